@@ -1,0 +1,169 @@
+/* CPython's configuration, start and end. */
+#define _GNU_SOURCE
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "boot.h"
+#include "fence.h"
+#include "interp.h"
+#include "module.h"
+#include "subhost_config.h"
+
+/* ---- which python sys.executable names
+ * -------------------------------------------------- */
+
+/* The "3.14" of this CPython. */
+static void minor_version(char *buffer, size_t size)
+{
+    snprintf(buffer, size, "%lu.%lu", Py_Version >> 24, (Py_Version >> 16) & 0xFF);
+}
+
+/* $VIRTUAL_ENV/bin/python when that environment is of the same minor version: another
+ * one's packages would not fit. */
+static char *virtual_env_python(void)
+{
+    const char *env = getenv("VIRTUAL_ENV");
+    char version[32], *path = NULL;
+    if (!env || !*env)
+        return NULL;
+    minor_version(version, sizeof version);
+    if (asprintf(&path, "%s/lib/python%s/site-packages", env, version) < 0)
+        return NULL;
+    bool same = access(path, F_OK) == 0;
+    free(path);
+    if (!same || asprintf(&path, "%s/bin/python", env) < 0)
+        return NULL;
+    if (access(path, X_OK) == 0)
+        return path;
+    free(path);
+    return NULL;
+}
+
+static char *choose_executable(const subhost_host *host)
+{
+    if (host->options.executable)
+        return strdup(host->options.executable);
+    char *path = virtual_env_python();
+    return path ? path : strdup(SUBHOST_BUILD_PYTHON_EXECUTABLE);
+}
+
+/* ---- start
+ * ---------------------------------------------------------------------------------- */
+
+static int fail_status(subhost_error **err, const char *what, PyStatus status)
+{
+    return subhost__fail(err, SUBHOST_EPYTHON, "%s: %s%s%s", what,
+                         status.func ? status.func : "", status.func ? ": " : "",
+                         status.err_msg ? status.err_msg : "it asked to exit");
+}
+
+static PyStatus configure(PyConfig *config, subhost_host *host)
+{
+    /* As `python` would be configured, environment variables included ... */
+    PyConfig_InitPythonConfig(config);
+    config->parse_argv = 0;
+    /* ... but signals are ours, and so is the moment at which site is imported: the main
+     * interpreter runs no program, so it can do without (boot_site). */
+    config->install_signal_handlers = 0;
+    config->site_import = 0;
+    config->pathconfig_warnings = 0;
+    PyStatus status =
+        PyConfig_SetBytesString(config, &config->program_name, host->executable);
+    if (!PyStatus_Exception(status))
+        status = PyConfig_SetBytesString(config, &config->executable, host->executable);
+    return status;
+}
+
+int subhost__boot(subhost_host *host, subhost_error **err)
+{
+    host->executable = choose_executable(host);
+    if (!host->executable)
+        return subhost__fail(err, SUBHOST_ENOMEM, "out of memory");
+    if (Py_IsInitialized())
+        return subhost__fail(err, SUBHOST_ESTATE,
+                             "CPython is initialized already in this process; the host "
+                             "must be the one that does it");
+    /* The locale's encoding and UTF-8 mode, as python does it. */
+    PyPreConfig preconfig;
+    PyPreConfig_InitPythonConfig(&preconfig);
+    preconfig.parse_argv = 0;
+    PyStatus status = Py_PreInitialize(&preconfig);
+    if (PyStatus_Exception(status))
+        return fail_status(err, "pre-initializing CPython", status);
+    int code = subhost__fence_install(err);
+    if (code)
+        return code;
+    static bool registered; /* the table of builtin modules outlives Py_Finalize() */
+    if (!registered && subhost__module_register() != 0)
+        return subhost__fail(err, SUBHOST_ENOMEM, "out of memory");
+    registered = true;
+
+    PyConfig config;
+    status = configure(&config, host);
+    if (!PyStatus_Exception(status))
+        status = Py_InitializeFromConfig(&config);
+    PyConfig_Clear(&config);
+    if (PyStatus_Exception(status))
+        return fail_status(err, "initializing CPython", status);
+    subhost__channel_choose_doorbell(host);
+    host->main_tstate = PyEval_SaveThread();
+    return 0;
+}
+
+int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_error **err)
+{
+    free(host->executable);
+    host->executable = NULL;
+    if (mode == SUBHOST_CLOSE_EXITING || !host->main_tstate)
+        return 0;
+    PyEval_RestoreThread(host->main_tstate);
+    host->main_tstate = NULL;
+    if (Py_FinalizeEx() < 0)
+        return subhost__fail(err, SUBHOST_EPYTHON, "Py_FinalizeEx failed to flush");
+    return 0;
+}
+
+/* ---- site
+ * ----------------------------------------------------------------------------------- */
+
+/* The main interpreter starts without site, which saves its time, and every interpreter
+ * copies its configuration. So sys.flags says no_site everywhere; where a program runs,
+ * that is set right before site is imported, which looks at it. */
+int subhost__boot_site(void)
+{
+    PyObject *flags = PySys_GetObject("flags"); /* borrowed */
+    if (!flags)
+        return PyErr_Format(PyExc_RuntimeError, "sys.flags is gone"), -1;
+    PyTypeObject *type = Py_TYPE(flags);
+    PyObject *copy = PyStructSequence_New(type);
+    PyObject *names = PyObject_GetAttrString((PyObject *)type, "__match_args__");
+    if (!copy || !names) {
+        Py_XDECREF(copy);
+        Py_XDECREF(names);
+        return -1;
+    }
+    Py_ssize_t length = PyTuple_GET_SIZE(flags);
+    for (Py_ssize_t i = 0; i < length; i++) {
+        bool no_site = i < PyTuple_GET_SIZE(names) &&
+                       PyUnicode_EqualToUTF8(PyTuple_GET_ITEM(names, i), "no_site");
+        PyStructSequence_SetItem(copy, i,
+                                 no_site ? PyLong_FromLong(0)
+                                         : Py_NewRef(PyTuple_GET_ITEM(flags, i)));
+    }
+    Py_DECREF(names);
+    int result = PySys_SetObject("flags", copy);
+    Py_DECREF(copy);
+    if (result < 0)
+        return -1;
+    PyObject *site = PyImport_ImportModule("site");
+    Py_XDECREF(site);
+    return site ? 0 : -1;
+}
+
+/* ---- versions
+ * ---------------------------------------------------------------------------------- */
+
+const char *subhost_version(void) { return SUBHOST_BUILD_VERSION; }

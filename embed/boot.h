@@ -1,0 +1,9 @@
+/* CPython's start: see boot.c. */
+#ifndef SUBHOST_BOOT_H
+#define SUBHOST_BOOT_H
+
+/* Imports site in the current interpreter, as `python` would have at its start. 0, or -1
+ * with an exception set. GIL held. */
+int subhost__boot_site(void);
+
+#endif

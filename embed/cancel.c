@@ -1,0 +1,379 @@
+/* The cancel ladder.
+ *
+ *   1. cancel_requested() turns true, on_cancel() callbacks run; a running asyncio or
+ * trio is told to cancel its main task.
+ *   2. Cancelled is raised in the interpreter's threads, blocked ones are interrupted.
+ *   3. It is raised again where it was swallowed, less and less often.
+ *   4. When the grace period is over: abandonment (interp.c).
+ *
+ * In two halves: whoever asks sets an atomic and wakes; the interpreter's own threads act
+ * on rungs 1 to 3 (subhost__cancel_service, with the GIL), the main loop keeps the time
+ * and acts on rung 4 (subhost__cancel_tick, without one). */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+
+#include "interp.h"
+#include "module.h"
+
+/* A program that asyncio or trio runs keeps the whole grace period to end in the loop's
+ * own way; then Cancelled is raised over it, and this long later it is abandoned. */
+#define LOOP_LAST_CHANCE SUBHOST_MSEC(40)
+/* How long the program's main thread has for a SIGINT before other threads get it too,
+ * when it does not take it at all (blocked in a join(), say). */
+#define DRIVER_FIRST SUBHOST_MSEC(5)
+#define POKE_MAX SUBHOST_MSEC(50)
+/* Pokes that nobody answers before the attendant is sent in. */
+#define POKES_BEFORE_ATTENDANT SUBHOST_MSEC(5)
+
+void subhost__cancel_request(subhost_interp *interp, enum subhost_reason reason,
+                             const char *text, int64_t grace)
+{
+    struct cancel *cancel = &interp->cancel;
+    pthread_mutex_lock(&interp->lock);
+    bool first = !atomic_load(&cancel->requested) && interp->state != INTERP_QUARANTINED;
+    if (first) {
+        cancel->reason = reason;
+        cancel->text = text && *text ? strdup(text) : NULL;
+        cancel->requested_at = subhost__now();
+        cancel->grace = grace > 0 ? grace : SUBHOST_MSEC(2000);
+        atomic_store(&cancel->scope,
+                     reason == SUBHOST_BY_SIGINT ? CANCEL_DRIVER_FIRST : CANCEL_ALL);
+        atomic_store(&cancel->requested, true);
+    }
+    pthread_mutex_unlock(&interp->lock);
+    if (!first)
+        return;
+    pthread_mutex_lock(&interp->host->lock);
+    interp->host->stats.cancels++;
+    pthread_mutex_unlock(&interp->host->lock);
+    subhost__channel_ring(interp);
+    subhost__thread_kick_all(interp);
+    subhost__loop_wake(interp->host);
+}
+
+/* After the task's end; driver, GIL held. */
+void subhost__cancel_reset(subhost_interp *interp)
+{
+    struct cancel *cancel = &interp->cancel;
+    struct thread *self = subhost__thread_self();
+    if (self) {
+        /* What was handed over too late must not hit the next task. */
+        PyThreadState_SetAsyncExc((unsigned long)self->handle, NULL);
+        Py_CLEAR(self->deferred);
+        atomic_store(&self->raise_pending, false);
+        self->raised = 0;
+        self->shield_depth = 0;
+        self->shield_withheld = false;
+    }
+    pthread_mutex_lock(&interp->lock);
+    free(cancel->text);
+    cancel->text = NULL;
+    atomic_store(&cancel->requested, false);
+    atomic_store(&cancel->begun, false);
+    atomic_store(&cancel->held_by_loop, false);
+    atomic_store(&cancel->delivered_at, 0);
+    atomic_store(&cancel->raise_round, 0);
+    atomic_store(&cancel->probe_round, 0);
+    atomic_store(&cancel->raise_done, 0);
+    atomic_store(&cancel->probe_done, 0);
+    atomic_store(&cancel->insist, false);
+    cancel->begin_started = false;
+    cancel->next_probe_at = 0;
+    cancel->insisted = 0;
+    pthread_mutex_unlock(&interp->lock);
+}
+
+/* ---- in the interpreter, GIL held
+ * ---------------------------------------------------------- */
+
+void subhost__raise_in(subhost_interp *interp, struct thread *thread, PyObject *exception)
+{
+    if (!thread || !interp->module) {
+        Py_XDECREF(exception);
+        return;
+    }
+    if (exception) {
+        /* The first one wins; it is what the program would have seen first. */
+        if (thread->deferred)
+            Py_DECREF(exception);
+        else
+            thread->deferred = exception;
+    } else if (thread->shield_depth > 0) {
+        thread->shield_withheld = true;
+        return;
+    }
+    atomic_store(&thread->raise_pending, true);
+    if (PyThreadState_SetAsyncExc((unsigned long)thread->handle,
+                                  interp->module->deliver) == 0) {
+        Py_CLEAR(thread->deferred);
+        atomic_store(&thread->raise_pending, false); /* it has ended meanwhile */
+    }
+}
+
+/* Whether this thread is to get Cancelled at all in this round. */
+static bool concerns(subhost_interp *interp, const struct thread *thread, bool insist)
+{
+    if (thread->is_attendant)
+        return false;
+    if (!thread->is_driver)
+        return atomic_load(&interp->cancel.scope) == CANCEL_ALL;
+    /* Past its program's end the driver runs atexit and flushes: that may take its time.
+     */
+    return insist || interp->state == INTERP_RUNNING;
+}
+
+/* Idents of the interpreter's threads, by its own list: a Python list of int. */
+static PyObject *thread_idents(subhost_interp *interp)
+{
+    PyObject *idents = PyList_New(0);
+    /* Stable: thread states of an interpreter come and go with its GIL held. */
+    PyThreadState *tstate = PyInterpreterState_ThreadHead(interp->py);
+    for (; idents && tstate; tstate = PyThreadState_Next(tstate)) {
+        PyObject *ident = PyLong_FromUnsignedLong(tstate->thread_id);
+        if (!ident || PyList_Append(idents, ident) < 0)
+            Py_CLEAR(idents);
+        Py_XDECREF(ident);
+    }
+    return idents;
+}
+
+typedef bool (*thread_filter)(subhost_interp *interp, const struct thread *thread);
+
+static bool not_reached(subhost_interp *interp, const struct thread *thread)
+{
+    (void)interp;
+    return thread->raised == 0;
+}
+
+static bool reached(subhost_interp *interp, const struct thread *thread)
+{
+    (void)interp;
+    return thread->raised > 0 && !atomic_load(&thread->raise_pending);
+}
+
+/* Keeps of the idents those whose thread is concerned and passes the filter. */
+static PyObject *select_threads(subhost_interp *interp, PyObject *idents,
+                                thread_filter filter, bool insist)
+{
+    PyObject *selected = PyList_New(0);
+    for (Py_ssize_t i = 0; selected && i < PyList_GET_SIZE(idents); i++) {
+        PyObject *ident = PyList_GET_ITEM(idents, i);
+        struct thread *thread =
+            subhost__thread_find(interp, PyLong_AsUnsignedLong(ident));
+        if (thread && concerns(interp, thread, insist) && filter(interp, thread) &&
+            PyList_Append(selected, ident) < 0)
+            Py_CLEAR(selected);
+    }
+    return selected;
+}
+
+static void raise_in_all(subhost_interp *interp, PyObject *idents)
+{
+    for (Py_ssize_t i = 0; idents && i < PyList_GET_SIZE(idents); i++) {
+        unsigned long ident = PyLong_AsUnsignedLong(PyList_GET_ITEM(idents, i));
+        subhost__raise_in(interp, subhost__thread_find(interp, ident), NULL);
+    }
+}
+
+static void raise_round(subhost_interp *interp)
+{
+    bool insist = atomic_load(&interp->cancel.insist);
+    PyObject *idents = thread_idents(interp);
+    PyObject *selected =
+        idents ? select_threads(interp, idents, not_reached, insist) : NULL;
+    raise_in_all(interp, selected);
+    Py_XDECREF(selected);
+    Py_XDECREF(idents);
+    PyErr_Clear(); /* out of memory: the next round tries again */
+}
+
+static void probe_round(subhost_interp *interp)
+{
+    bool insist = atomic_load(&interp->cancel.insist);
+    PyObject *idents = thread_idents(interp);
+    PyObject *selected = idents ? select_threads(interp, idents, reached, insist) : NULL;
+    if (selected && PyList_GET_SIZE(selected) > 0) {
+        PyObject *swallowers =
+            subhost__prelude_call(interp, "swallowers", "(Oi)", selected, (int)insist);
+        raise_in_all(interp, swallowers);
+        Py_XDECREF(swallowers);
+    }
+    Py_XDECREF(selected);
+    Py_XDECREF(idents);
+    PyErr_Clear();
+}
+
+static void begin(subhost_interp *interp)
+{
+    struct cancel *cancel = &interp->cancel;
+    cancel->begin_started = true;
+    PyObject *told = subhost__prelude_call(interp, "begin_cancel", "(i)",
+                                           cancel->reason == SUBHOST_BY_SIGINT);
+    bool held = told && PyObject_IsTrue(told) == 1;
+    Py_XDECREF(told);
+    PyErr_Clear(); /* a callback that lets a BaseException out does not stop the cancel */
+    atomic_store(&cancel->held_by_loop, held);
+    if (!held && atomic_load(&cancel->raise_round) == 0)
+        atomic_store(&cancel->raise_round, 1);
+    atomic_store(&cancel->begun, true);
+}
+
+void subhost__cancel_service(subhost_interp *interp)
+{
+    struct cancel *cancel = &interp->cancel;
+    if (!atomic_load(&cancel->requested) || !interp->module)
+        return;
+    if (!cancel->begin_started)
+        begin(interp);
+    unsigned wanted = atomic_load(&cancel->raise_round);
+    if (wanted != atomic_load(&cancel->raise_done)) {
+        atomic_store(&cancel->raise_done, wanted);
+        raise_round(interp);
+        subhost__loop_wake(interp->host); /* threads that are blocked need a kick now */
+    }
+    wanted = atomic_load(&cancel->probe_round);
+    if (wanted != atomic_load(&cancel->probe_done)) {
+        atomic_store(&cancel->probe_done, wanted);
+        raise_round(interp); /* threads that were started since */
+        probe_round(interp);
+        subhost__loop_wake(interp->host);
+    }
+}
+
+/* ---- on the main loop
+ * --------------------------------------------------------------------------- */
+
+static bool quiet(subhost_interp *interp)
+{
+    struct cancel *cancel = &interp->cancel;
+    if (atomic_load(&interp->signals_pending) ||
+        !subhost__channel_is_empty(&interp->channel))
+        return false;
+    if (!atomic_load(&cancel->requested))
+        return true;
+    return atomic_load(&cancel->begun) &&
+           atomic_load(&cancel->raise_round) == atomic_load(&cancel->raise_done) &&
+           atomic_load(&cancel->probe_round) == atomic_load(&cancel->probe_done) &&
+           !subhost__thread_any_raise_pending(interp);
+}
+
+/* Rings and kicks until everything has been noticed: a kick that came between a thread's
+ * check and its call is lost, a bell may have been heard by the wrong thread. */
+static int64_t poke(subhost_interp *interp, int64_t now)
+{
+    if (quiet(interp)) {
+        interp->next_poke_at = 0;
+        return SUBHOST_FOREVER;
+    }
+    if (!interp->next_poke_at) {
+        interp->poke_since = now;
+        interp->poke_interval = 0;
+        interp->next_poke_at = now;
+    }
+    if (now < interp->next_poke_at)
+        return interp->next_poke_at;
+    subhost__channel_ring(interp);
+    subhost__thread_kick_all(interp);
+    if (now - interp->poke_since >= POKES_BEFORE_ATTENDANT)
+        subhost__channel_call_attendant(interp);
+    interp->poke_interval =
+        interp->poke_interval ? interp->poke_interval * 2 : SUBHOST_MSEC(1) / 2;
+    if (interp->poke_interval > POKE_MAX)
+        interp->poke_interval = POKE_MAX;
+    interp->next_poke_at = now + interp->poke_interval;
+    return interp->next_poke_at;
+}
+
+static void order(subhost_interp *interp, atomic_uint *round)
+{
+    atomic_fetch_add(round, 1);
+    interp->next_poke_at = 0; /* at once, and often again */
+}
+
+/* Rungs 2 and 3 as time passes; returns when to look again. */
+static int64_t climb(subhost_interp *interp, int64_t now)
+{
+    struct cancel *cancel = &interp->cancel;
+    int64_t age = now - cancel->requested_at, grace = cancel->grace;
+    int64_t end = grace + (atomic_load(&cancel->held_by_loop) ? LOOP_LAST_CHANCE : 0);
+    if (age >= end) {
+        subhost__interp_abandon(interp);
+        return SUBHOST_FOREVER;
+    }
+    /* Rung 2, where it was held back: a loop that did not end, a callback that hangs. */
+    if (atomic_load(&cancel->raise_round) == 0 &&
+        (age >= grace || (!atomic_load(&cancel->begun) && age >= grace / 4)))
+        order(interp, &cancel->raise_round);
+    int64_t next = cancel->requested_at + (age < grace ? grace : end);
+
+    if (atomic_load(&cancel->scope) == CANCEL_DRIVER_FIRST) {
+        bool taken = atomic_load(&cancel->delivered_at) != 0;
+        int64_t patience =
+            taken || atomic_load(&cancel->held_by_loop) ? grace / 4 : DRIVER_FIRST;
+        if (age >= patience) {
+            atomic_store(&cancel->scope, CANCEL_ALL);
+            if (atomic_load(&cancel->raise_round) > 0)
+                order(interp, &cancel->raise_round);
+        } else if (cancel->requested_at + patience < next) {
+            next = cancel->requested_at + patience;
+        }
+    }
+    /* Rung 3. A program that caught its KeyboardInterrupt has the right to tidy up, so a
+     * signal's second one comes late. In a thread that is still handling the first one
+     * (except, finally, __exit__) it comes at half and at three quarters of the grace. */
+    if (atomic_load(&cancel->raise_round) > 0) {
+        bool by_signal =
+            cancel->reason == SUBHOST_BY_SIGINT || cancel->reason == SUBHOST_BY_SIGTERM;
+        if (!cancel->next_probe_at) {
+            cancel->probe_interval = by_signal ? grace / 2 : grace / 8;
+            cancel->next_probe_at = now + cancel->probe_interval;
+        }
+        int64_t insist_at =
+            cancel->requested_at + (cancel->insisted == 0   ? grace / 2
+                                    : cancel->insisted == 1 ? grace * 3 / 4
+                                                            : 2 * grace);
+        bool insist = now >= insist_at;
+        if (insist || now >= cancel->next_probe_at) {
+            cancel->insisted += insist;
+            atomic_store(&cancel->insist, insist);
+            order(interp, &cancel->probe_round);
+            cancel->probe_interval *= 2;
+            cancel->next_probe_at = now + cancel->probe_interval;
+        }
+        if (cancel->next_probe_at < next)
+            next = cancel->next_probe_at;
+        if (!insist && insist_at < next)
+            next = insist_at;
+    }
+    return next;
+}
+
+int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool running = interp->current &&
+                   (interp->state == INTERP_RUNNING || interp->state == INTERP_FINISHING);
+    bool reachable = running || interp->state == INTERP_IDLE;
+    int64_t deadline = running ? interp->current->deadline : SUBHOST_FOREVER;
+    int64_t grace = running ? interp->current->grace : 0;
+    bool requested = running && atomic_load(&interp->cancel.requested);
+    pthread_mutex_unlock(&interp->lock);
+    if (!reachable)
+        return SUBHOST_FOREVER;
+
+    int64_t next = SUBHOST_FOREVER;
+    if (!requested && now >= deadline) {
+        subhost__cancel_request(interp, SUBHOST_BY_DEADLINE, NULL, grace);
+        requested = true;
+    } else if (!requested) {
+        next = deadline;
+    }
+    if (requested) {
+        int64_t at = climb(interp, now);
+        if (at < next)
+            next = at;
+    }
+    int64_t at = poke(interp, now);
+    return at < next ? at : next;
+}

@@ -1,0 +1,321 @@
+/* The driver thread: creates its interpreter, runs its tasks, ends it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "boot.h"
+#include "interp.h"
+#include "module.h"
+
+/* How long one creation or destruction may keep the others waiting. */
+#define CREATION_TIMEOUT SUBHOST_MSEC(30000)
+/* What daemon threads have for their end before their interpreter is left behind. */
+#define DAEMON_TIMEOUT SUBHOST_MSEC(500)
+
+static bool lock_creation(subhost_host *host)
+{
+    struct timespec t = subhost__timespec(subhost__now() + CREATION_TIMEOUT);
+    return pthread_mutex_clocklock(&host->creation, CLOCK_MONOTONIC, &t) == 0;
+}
+
+/* ---- creation
+ * ---------------------------------------------------------------------------------- */
+
+static void fail(subhost_interp *interp, const char *why)
+{
+    pthread_mutex_lock(&interp->lock);
+    free(interp->failure);
+    interp->failure = strdup(why);
+    pthread_mutex_unlock(&interp->lock);
+}
+
+/* PEP 684: a GIL of its own needs an obmalloc of its own, which needs that extension
+ * modules are checked (CPython's Python/pylifecycle.c, init_interp_settings()). */
+static PyInterpreterConfig configuration(enum subhost_gil gil)
+{
+    bool own = gil == SUBHOST_GIL_OWN;
+    return (PyInterpreterConfig){
+        .use_main_obmalloc = !own,
+        .allow_fork = 1, /* refused by the fence, with a better message */
+        .allow_exec = 1,
+        .allow_threads = 1,
+        .allow_daemon_threads = 1,
+        .check_multi_interp_extensions = own,
+        .gil = own ? PyInterpreterConfig_OWN_GIL : PyInterpreterConfig_SHARED_GIL,
+    };
+}
+
+/* The interpreter itself. Leaves its thread state current. */
+static bool new_interpreter(subhost_interp *interp)
+{
+    /* Creation starts from the main interpreter (C-API: the GIL must be held). */
+    PyThreadState *main_tstate = PyThreadState_New(PyInterpreterState_Main());
+    if (!main_tstate) {
+        fail(interp, "out of memory");
+        return false;
+    }
+    PyEval_RestoreThread(main_tstate);
+    PyInterpreterConfig config = configuration(interp->gil);
+    PyThreadState *tstate = NULL;
+    PyStatus status = Py_NewInterpreterFromConfig(&tstate, &config);
+    if (PyStatus_Exception(status) || !tstate) {
+        fail(interp, status.err_msg ? status.err_msg : "CPython made no interpreter");
+        PyThreadState_Swap(main_tstate);
+        PyThreadState_Clear(main_tstate);
+        PyThreadState_DeleteCurrent();
+        return false;
+    }
+    /* A thread state of the main interpreter that nobody runs would only be in the way.
+     */
+    PyThreadState_Swap(main_tstate);
+    PyThreadState_Clear(main_tstate);
+    PyThreadState_DeleteCurrent();
+    PyEval_RestoreThread(tstate);
+    interp->py = PyThreadState_GetInterpreter(tstate);
+    interp->driver_tstate = tstate;
+    interp->programs_run = 0;
+    return true;
+}
+
+static void fail_with_exception(subhost_interp *interp)
+{
+    PyObject *exception = PyErr_GetRaisedException();
+    PyObject *text = exception ? PyObject_Repr(exception) : NULL;
+    const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
+    fail(interp, utf8 ? utf8 : "an exception that cannot be shown");
+    Py_XDECREF(text);
+    Py_XDECREF(exception);
+    PyErr_Clear();
+}
+
+/* Creates and prepares the interpreter; detached when it returns. */
+static bool create(subhost_interp *interp)
+{
+    subhost_host *host = interp->host;
+    if (!lock_creation(host)) {
+        fail(interp, "another interpreter's creation has not ended for 30 s");
+        return false;
+    }
+    bool ok = new_interpreter(interp);
+    pthread_mutex_unlock(&host->creation);
+    if (!ok)
+        return false;
+    ok = subhost__module_boot(interp) == 0 && subhost__boot_site() == 0;
+    if (!ok)
+        fail_with_exception(interp);
+    pthread_mutex_lock(&host->lock);
+    host->stats.interpreters_created++;
+    pthread_mutex_unlock(&host->lock);
+    if (ok)
+        subhost__channel_open(interp);
+    PyEval_SaveThread();
+    return ok;
+}
+
+/* ---- the end
+ * --------------------------------------------------------------------------------------
+ */
+
+static bool is_last_thread(subhost_interp *interp)
+{
+    PyThreadState *head = PyInterpreterState_ThreadHead(interp->py);
+    return head == interp->driver_tstate && !PyThreadState_Next(head);
+}
+
+/* Py_EndInterpreter() dies when there is another thread state. Those of daemon threads
+ * are cancelled. GIL held; false: some are still there. */
+static bool end_daemon_threads(subhost_interp *interp)
+{
+    int64_t deadline = subhost__now() + DAEMON_TIMEOUT;
+    while (!is_last_thread(interp)) {
+        if (subhost__now() >= deadline)
+            return false;
+        PyThreadState *tstate = PyInterpreterState_ThreadHead(interp->py);
+        for (; tstate; tstate = PyThreadState_Next(tstate)) {
+            struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
+            if (thread && !thread->is_driver && !thread->is_attendant &&
+                !atomic_load(&thread->raise_pending)) {
+                thread->shield_depth = 0;
+                subhost__raise_in(interp, thread, NULL);
+            }
+        }
+        PyThreadState *self = PyEval_SaveThread();
+        subhost__thread_kick_all(interp);
+        usleep(1000);
+        PyEval_RestoreThread(self);
+    }
+    return true;
+}
+
+/* False: it could not be ended, and stays. Detached, before and after. */
+static bool end_interpreter(subhost_interp *interp)
+{
+    subhost_host *host = interp->host;
+    PyEval_RestoreThread(interp->driver_tstate);
+    pthread_mutex_lock(&host->lock);
+    bool exiting = host->exiting;
+    pthread_mutex_unlock(&host->lock);
+    /* A process that exits takes its daemon threads with it, as python's does. */
+    bool ok = exiting ? is_last_thread(interp) : end_daemon_threads(interp);
+    PyEval_SaveThread();
+    if (!subhost__channel_close(interp, subhost__now() + SUBHOST_MSEC(1000)))
+        ok = false;
+    if (!ok || !lock_creation(host))
+        return false;
+    PyEval_RestoreThread(interp->driver_tstate);
+    subhost__cancel_reset(interp);
+    interp->py = NULL; /* messages that are still queued see that it is over */
+    PyThreadState *tstate = interp->driver_tstate;
+    interp->driver_tstate = NULL;
+    Py_EndInterpreter(tstate);
+    pthread_mutex_unlock(&host->creation);
+    pthread_mutex_lock(&host->lock);
+    host->stats.interpreters_ended++;
+    pthread_mutex_unlock(&host->lock);
+    return true;
+}
+
+/* ---- tasks
+ * ------------------------------------------------------------------------------------------
+ */
+
+static subhost_task *next_task(subhost_interp *interp)
+{
+    subhost_task *task = NULL;
+    pthread_mutex_lock(&interp->lock);
+    while (!interp->queue && !interp->releasing && interp->state == INTERP_IDLE)
+        subhost__cond_wait(&interp->work, &interp->lock, SUBHOST_FOREVER);
+    if (interp->queue && subhost__interp_enter(interp, INTERP_RUNNING)) {
+        task = interp->queue;
+        interp->queue = task->next;
+        if (!interp->queue)
+            interp->queue_tail = &interp->queue;
+        task->next = NULL;
+        task->started_at = subhost__now();
+        task->deadline = subhost__deadline(task->timeout);
+        interp->current = task;
+    }
+    pthread_mutex_unlock(&interp->lock);
+    if (task && task->deadline != SUBHOST_FOREVER)
+        subhost__loop_wake(interp->host); /* it has to set its timer */
+    return task;
+}
+
+static void note_cancel_latency(subhost_interp *interp)
+{
+    struct cancel *cancel = &interp->cancel;
+    int64_t delivered = atomic_load(&cancel->delivered_at);
+    if (!atomic_load(&cancel->requested) || !delivered)
+        return;
+    subhost_stats *stats = &interp->host->stats;
+    pthread_mutex_lock(&interp->host->lock);
+    stats->cancel_latency_last = delivered - cancel->requested_at;
+    if (stats->cancel_latency_last > stats->cancel_latency_max)
+        stats->cancel_latency_max = stats->cancel_latency_last;
+    pthread_mutex_unlock(&interp->host->lock);
+}
+
+/* False when the interpreter was abandoned meanwhile. */
+static bool run_task(subhost_interp *interp, subhost_task *task)
+{
+    subhost_outcome outcome = {.cancel_reason = -1};
+    char *detail = NULL;
+    pthread_mutex_lock(&interp->host->lock);
+    interp->host->stats.tasks_started++;
+    pthread_mutex_unlock(&interp->host->lock);
+
+    PyEval_RestoreThread(interp->driver_tstate);
+    subhost__program_run(interp, task, &outcome, &detail);
+    pthread_mutex_lock(&interp->lock);
+    bool ours = subhost__interp_enter(interp, INTERP_IDLE);
+    interp->current = NULL;
+    pthread_mutex_unlock(&interp->lock);
+    if (ours) {
+        note_cancel_latency(interp);
+        subhost__cancel_reset(interp);
+    }
+    PyEval_SaveThread();
+    subhost__task_finish(task, &outcome, detail);
+    free(detail);
+    return ours;
+}
+
+static bool set_state(subhost_interp *interp, enum interp_state state)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool ok = subhost__interp_enter(interp, state);
+    pthread_mutex_unlock(&interp->lock);
+    return ok;
+}
+
+/* Replaces the interpreter by a new one on the same thread. */
+static bool renew(subhost_interp *interp)
+{
+    if (!set_state(interp, INTERP_CLOSING) || !end_interpreter(interp))
+        return false;
+    set_state(interp, INTERP_STARTING);
+    atomic_store(&interp->wakeup_fd, -1);
+    return create(interp) && set_state(interp, INTERP_IDLE);
+}
+
+static void drive(subhost_interp *interp)
+{
+    if (!create(interp)) {
+        set_state(interp, INTERP_FAILED);
+        char *why = NULL;
+        if (asprintf(&why, "the interpreter could not be created: %s",
+                     interp->failure ? interp->failure : "out of memory") < 0)
+            why = NULL;
+        subhost__task_fail_queue(interp, why ? why : "out of memory");
+        free(why);
+        return;
+    }
+    if (!set_state(interp, INTERP_IDLE))
+        return;
+    subhost_task *task;
+    while ((task = next_task(interp))) {
+        bool fresh = task->fresh;
+        bool ours = run_task(interp, task);
+        subhost_task_release(task);
+        if (!ours)
+            return; /* abandoned, and back after all: nobody waits for it any more */
+        if (fresh && !renew(interp)) {
+            subhost__interp_abandon(interp);
+            return;
+        }
+    }
+    if (!set_state(interp, INTERP_CLOSING))
+        return;
+    if (end_interpreter(interp))
+        set_state(interp, INTERP_ENDED);
+    else
+        subhost__interp_abandon(interp);
+}
+
+void *subhost__driver_main(void *arg)
+{
+    subhost_interp *interp = arg;
+    pthread_setname_np(pthread_self(), interp->name);
+    interp->driver = pthread_self();
+    struct thread *self = subhost__thread_adopt(interp);
+    if (self) {
+        self->is_driver = true;
+        interp->driver_thread = self;
+        drive(interp);
+    } else {
+        set_state(interp, INTERP_FAILED);
+        subhost__task_fail_queue(interp, "out of memory");
+    }
+    pthread_mutex_lock(&interp->lock);
+    interp->driver_gone = true;
+    pthread_cond_broadcast(&interp->work);
+    pthread_mutex_unlock(&interp->lock);
+    subhost__loop_wake(interp->host);
+    subhost__thread_forget();
+    subhost__interp_unref(interp);
+    return NULL;
+}

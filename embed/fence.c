@@ -1,0 +1,40 @@
+/* The fork fence: os.fork() and os.forkpty() are refused in the parent, before anything
+ * is forked.
+ *
+ * A child of such a fork would die inside PyOS_AfterFork_Child(), before a line of Python
+ * runs in it, because subinterpreters are alive (cpython#139759, #101437), and whoever
+ * waits for that child would wait for ever. PySys_AddAuditHook() holds for the whole
+ * process and all its interpreters (PEP 578); os.fork raises its event before the fork.
+ */
+#define _GNU_SOURCE
+#include "fence.h"
+
+#include <string.h>
+
+#include "interp.h"
+
+static int refuse_fork(const char *event, PyObject *args, void *data)
+{
+    (void)args, (void)data;
+    /* Nearly every event ends here: the hook is on the path of each import and open. */
+    if (event[0] != 'o' || strncmp(event, "os.fork", 7) != 0)
+        return 0;
+    if (strcmp(event, "os.fork") != 0 && strcmp(event, "os.forkpty") != 0)
+        return 0;
+    PyErr_Format(
+        PyExc_RuntimeError,
+        "%s() is refused: this program runs under subhost, and the child of a "
+        "fork with live subinterpreters dies before it runs any Python. Use "
+        "subprocess, os.posix_spawn, or multiprocessing with the 'spawn' or "
+        "'forkserver' start method%s",
+        event, strcmp(event, "os.forkpty") == 0 ? "; pty.openpty() for a terminal" : "");
+    return -1;
+}
+
+int subhost__fence_install(subhost_error **err)
+{
+    /* Py_FinalizeEx() clears the hooks, so each host sets it anew. */
+    if (PySys_AddAuditHook(refuse_fork, NULL) < 0)
+        return subhost__fail(err, SUBHOST_EPYTHON, "the audit hook was not accepted");
+    return 0;
+}

@@ -1,0 +1,196 @@
+/* Opening and closing the host. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "interp.h"
+
+static subhost_host *_Atomic the_host;
+
+subhost_host *subhost__host(void) { return atomic_load(&the_host); }
+
+static void free_host(subhost_host *host)
+{
+    subhost__loop_close(host);
+    pthread_cond_destroy(&host->ended_cond);
+    pthread_mutex_destroy(&host->lock);
+    pthread_mutex_destroy(&host->creation);
+    free(host->executable);
+    free(host);
+}
+
+static int open_parts(subhost_host *host, subhost_error **err)
+{
+    int code = subhost__thread_init(err);
+    if (!code)
+        code = subhost__loop_open(host, err);
+    if (!code)
+        code = subhost__boot(host, err);
+    if (!code)
+        code = subhost__signals_open(host, err);
+    return code;
+}
+
+int subhost_open(const subhost_options *options, subhost_host **result,
+                 subhost_error **err)
+{
+    if (!result || (options && (options->size < sizeof(size_t) || options->size > 4096)))
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_open: %s",
+                             result ? "the options' size field is wrong; use "
+                                      "SUBHOST_OPTIONS_INIT"
+                                    : "host is NULL");
+    subhost_host *host = calloc(1, sizeof *host), *none = NULL;
+    if (!host)
+        return subhost__fail(err, SUBHOST_ENOMEM, "subhost_open: out of memory");
+    if (options)
+        memcpy(&host->options, options,
+               options->size < sizeof *options ? options->size : sizeof *options);
+    host->main_thread = pthread_self();
+    host->pid = getpid();
+    host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
+    host->timer_at = SUBHOST_FOREVER;
+    host->ended_tail = &host->ended;
+    host->interruptible = !host->options.no_interruptible_calls;
+    pthread_mutex_init(&host->lock, NULL);
+    pthread_mutex_init(&host->creation, NULL);
+    int error = subhost__cond_init(&host->ended_cond);
+    if (error) {
+        free(host);
+        return subhost__fail_errno(err, error, "subhost_open");
+    }
+    if (!atomic_compare_exchange_strong(&the_host, &none, host)) {
+        free_host(host);
+        return subhost__fail(err, SUBHOST_ESTATE,
+                             "subhost_open: a host is open already in this process");
+    }
+    int code = open_parts(host, err);
+    if (code) {
+        subhost__context(err, code, "opening the host");
+        atomic_store(&the_host, NULL);
+        free_host(host);
+        return code;
+    }
+    *result = host;
+    return 0;
+}
+
+void subhost_get_stats(subhost_host *host, subhost_stats *stats)
+{
+    subhost_stats copy;
+    size_t size = stats->size < sizeof copy ? stats->size : sizeof copy;
+    pthread_mutex_lock(&host->lock);
+    copy = host->stats;
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next)
+        copy.messages += atomic_load(&interp->channel.drained);
+    pthread_mutex_unlock(&host->lock);
+    copy.size = size;
+    memcpy(stats, &copy, size);
+}
+
+const char *subhost_doorbell_name(const subhost_host *host)
+{
+    return host->doorbell_name;
+}
+
+/* ---- closing
+ * ------------------------------------------------------------------------------------ */
+
+static bool gone(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool is = interp->driver_gone;
+    pthread_mutex_unlock(&interp->lock);
+    return is;
+}
+
+static bool quarantined(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool is = interp->state == INTERP_QUARANTINED;
+    pthread_mutex_unlock(&interp->lock);
+    return is;
+}
+
+/* Tells every interpreter to end; what runs is cancelled. */
+static void end_all(subhost_host *host, int64_t grace)
+{
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
+        pthread_mutex_lock(&interp->lock);
+        interp->releasing = true;
+        bool running = interp->current != NULL;
+        pthread_cond_broadcast(&interp->work);
+        pthread_mutex_unlock(&interp->lock);
+        if (running)
+            subhost__cancel_request(interp, SUBHOST_BY_CLOSE, NULL, grace);
+    }
+}
+
+/* Dispatches until every driver has left or was abandoned. */
+static int wait_all(subhost_host *host, int64_t deadline, subhost_error **err)
+{
+    for (;;) {
+        bool waiting = false;
+        for (subhost_interp *interp = host->interps; interp; interp = interp->next)
+            waiting = waiting || (!gone(interp) && !quarantined(interp));
+        int64_t now = subhost__now();
+        if (!waiting || now >= deadline)
+            return 0;
+        int code = subhost_dispatch(host, deadline - now, err);
+        if (code < 0)
+            return code;
+    }
+}
+
+int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grace,
+                  subhost_error **err)
+{
+    if (!host)
+        return 0;
+    if (!pthread_equal(pthread_self(), host->main_thread))
+        return subhost__fail(err, SUBHOST_ETHREAD,
+                             "subhost_close: only the thread that opened the host may");
+    if (grace < 0)
+        grace = 0;
+    pthread_mutex_lock(&host->lock);
+    host->closing = true;
+    host->exiting = mode == SUBHOST_CLOSE_EXITING;
+    pthread_mutex_unlock(&host->lock);
+    end_all(host, grace);
+    int64_t deadline = subhost__deadline(grace);
+    if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))
+        deadline += SUBHOST_MSEC(50);
+    int code = wait_all(host, deadline, err);
+    if (code)
+        return code;
+
+    unsigned left = 0;
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
+        if (gone(interp)) {
+            pthread_join(interp->driver, NULL);
+        } else {
+            subhost__interp_abandon(interp);
+            left++;
+        }
+        left += gone(interp) && quarantined(interp);
+    }
+    subhost__task_run_callbacks(host);
+    subhost__signals_close(host);
+    if (left) {
+        /* Their threads still use the host's memory; it stays with them. */
+        return subhost__fail(
+            err, SUBHOST_EQUARANTINED,
+            "%u abandoned interpreter%s stay%s behind; CPython cannot be "
+            "finalized in this process",
+            left, left > 1 ? "s" : "", left > 1 ? "" : "s");
+    }
+    code = subhost__unboot(host, mode, err);
+    while (host->interps) {
+        subhost_interp *interp = host->interps;
+        host->interps = interp->next;
+        subhost__interp_unref(interp);
+    }
+    atomic_store(&the_host, NULL);
+    free_host(host);
+    return code;
+}

@@ -1,0 +1,239 @@
+/* Interpreters: their handles, states, and abandonment. What happens on their driver
+ * threads is in driver.c. */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "interp.h"
+
+/* ---- states
+ * ---------------------------------------------------------------------------------- */
+
+static const char *const state_names[] = {
+#define STATE_NAME(name, text) [name] = text,
+    INTERP_STATES(STATE_NAME)
+#undef STATE_NAME
+};
+
+#define FROM(state) (1u << (state))
+
+/* From which states each state may be entered. */
+static const unsigned entered_from[] = {
+    [INTERP_STARTING] = FROM(INTERP_STARTING) | FROM(INTERP_CLOSING),
+    [INTERP_IDLE] = FROM(INTERP_STARTING) | FROM(INTERP_FINISHING),
+    [INTERP_RUNNING] = FROM(INTERP_IDLE),
+    [INTERP_FINISHING] = FROM(INTERP_RUNNING),
+    [INTERP_CLOSING] = FROM(INTERP_IDLE),
+    [INTERP_ENDED] = FROM(INTERP_CLOSING),
+    [INTERP_FAILED] = FROM(INTERP_STARTING),
+    [INTERP_QUARANTINED] = FROM(INTERP_STARTING) | FROM(INTERP_RUNNING) |
+                           FROM(INTERP_FINISHING) | FROM(INTERP_CLOSING) |
+                           FROM(INTERP_IDLE),
+};
+
+bool subhost__interp_enter(subhost_interp *interp, enum interp_state state)
+{
+    if (!(entered_from[state] & FROM(interp->state)))
+        return false;
+    interp->state = state;
+    return true;
+}
+
+const char *subhost__interp_state_name(enum interp_state state)
+{
+    return (size_t)state < ARRAY_LENGTH(state_names) ? state_names[state] : "unknown";
+}
+
+/* ---- references
+ * --------------------------------------------------------------------------------- */
+
+void subhost__interp_ref(subhost_interp *interp) { atomic_fetch_add(&interp->refs, 1); }
+
+void subhost__interp_unref(subhost_interp *interp)
+{
+    if (atomic_fetch_sub(&interp->refs, 1) != 1)
+        return;
+    subhost__channel_destroy(&interp->channel);
+    pthread_mutex_destroy(&interp->threads_lock);
+    pthread_cond_destroy(&interp->work);
+    pthread_mutex_destroy(&interp->lock);
+    free(interp->cancel.text);
+    free(interp->failure);
+    free(interp);
+}
+
+/* ---- creating
+ * ------------------------------------------------------------------------------------ */
+
+/* A main thread's stack, so that recursion goes as deep as under python. */
+static size_t driver_stack_size(void)
+{
+    struct rlimit limit;
+    size_t size = (size_t)8 << 20;
+    if (getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        size = limit.rlim_cur;
+    if (size < (size_t)1 << 20)
+        size = (size_t)1 << 20;
+    if (size > (size_t)1 << 30)
+        size = (size_t)1 << 30;
+    return (size + 4095) & ~(size_t)4095;
+}
+
+static int start_driver(subhost_interp *interp)
+{
+    pthread_attr_t attr;
+    int error = pthread_attr_init(&attr);
+    if (error)
+        return error;
+    error = pthread_attr_setstacksize(&attr, driver_stack_size());
+    subhost__interp_ref(interp);
+    if (!error)
+        error = pthread_create(&interp->driver, &attr, subhost__driver_main, interp);
+    if (error)
+        subhost__interp_unref(interp);
+    pthread_attr_destroy(&attr);
+    return error;
+}
+
+static subhost_interp *make_interp(subhost_host *host,
+                                   const subhost_interp_options *options)
+{
+    subhost_interp *interp = calloc(1, sizeof *interp);
+    if (!interp)
+        return NULL;
+    interp->host = host;
+    interp->gil = options->gil;
+    interp->worker = options->worker;
+    interp->queue_tail = &interp->queue;
+    atomic_init(&interp->refs, 1);
+    atomic_init(&interp->wakeup_fd, -1);
+    /* Plain mutexes: their initialization cannot fail (pthread_mutex_init(3)). */
+    pthread_mutex_init(&interp->lock, NULL);
+    pthread_mutex_init(&interp->threads_lock, NULL);
+    if (subhost__cond_init(&interp->work) != 0) {
+        free(interp);
+        return NULL;
+    }
+    if (subhost__channel_init(&interp->channel) != 0) {
+        pthread_cond_destroy(&interp->work);
+        free(interp);
+        return NULL;
+    }
+    return interp;
+}
+
+int subhost_interp_create(subhost_host *host, const subhost_interp_options *options,
+                          subhost_interp **result, subhost_error **err)
+{
+    subhost_interp_options o = SUBHOST_INTERP_OPTIONS_INIT;
+    if (!host || !result)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_create: %s is NULL",
+                             host ? "interp" : "host");
+    if (options && (options->size < sizeof(size_t) || options->size > 4096))
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "subhost_interp_options: its size field is %zu; use "
+                             "SUBHOST_INTERP_OPTIONS_INIT",
+                             options->size);
+    if (options)
+        memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    if (o.gil != SUBHOST_GIL_OWN && o.gil != SUBHOST_GIL_SHARED)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_options: gil is %d",
+                             (int)o.gil);
+    subhost_interp *interp = make_interp(host, &o);
+    if (!interp)
+        return subhost__fail(err, SUBHOST_ENOMEM, "subhost_interp_create: out of memory");
+
+    pthread_mutex_lock(&host->lock);
+    if (host->closing) {
+        pthread_mutex_unlock(&host->lock);
+        subhost__interp_unref(interp);
+        return subhost__fail(err, SUBHOST_ESTATE,
+                             "subhost_interp_create: the host is closing");
+    }
+    interp->serial = ++host->next_serial;
+    if (o.name)
+        snprintf(interp->name, sizeof interp->name, "%s", o.name);
+    else
+        snprintf(interp->name, sizeof interp->name, "py/%u", interp->serial);
+    int error = start_driver(interp);
+    if (!error) {
+        subhost__interp_ref(interp); /* the handle; the first one is the list's */
+        interp->next = host->interps;
+        host->interps = interp;
+    }
+    pthread_mutex_unlock(&host->lock);
+    if (error) {
+        subhost__interp_unref(interp);
+        return subhost__fail_errno(err, error, "starting a driver thread");
+    }
+    *result = interp;
+    return 0;
+}
+
+void subhost_interp_release(subhost_interp *interp)
+{
+    if (!interp)
+        return;
+    pthread_mutex_lock(&interp->lock);
+    interp->releasing = true;
+    pthread_cond_signal(&interp->work);
+    pthread_mutex_unlock(&interp->lock);
+    subhost__interp_unref(interp);
+}
+
+int subhost_interp_send(subhost_interp *interp, void (*function)(void *data), void *data,
+                        subhost_error **err)
+{
+    if (!interp || !function)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_send: %s is NULL",
+                             interp ? "function" : "interp");
+    pthread_mutex_lock(&interp->lock);
+    enum interp_state state = interp->state;
+    pthread_mutex_unlock(&interp->lock);
+    if (state == INTERP_QUARANTINED)
+        return subhost__fail(err, SUBHOST_EQUARANTINED, "interpreter %u was abandoned",
+                             interp->serial);
+    if (state == INTERP_ENDED || state == INTERP_FAILED || state == INTERP_CLOSING)
+        return subhost__fail(err, SUBHOST_ESTATE, "interpreter %u is %s", interp->serial,
+                             subhost__interp_state_name(state));
+    if (!subhost__channel_put(&interp->channel, function, data))
+        return subhost__fail(err, SUBHOST_EAGAIN, "the channel of interpreter %u is full",
+                             interp->serial);
+    subhost__channel_ring(interp);
+    /* Threads that are blocked do not hear the bell: the loop kicks them. */
+    subhost__loop_wake(interp->host);
+    return 0;
+}
+
+/* ---- abandonment
+ * ------------------------------------------------------------------------------------ */
+
+void subhost__interp_abandon(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool now = subhost__interp_enter(interp, INTERP_QUARANTINED);
+    subhost_task *task = interp->current;
+    if (task)
+        subhost__task_ref(task);
+    int reason = atomic_load(&interp->cancel.requested) ? (int)interp->cancel.reason : -1;
+    pthread_mutex_unlock(&interp->lock);
+    if (now) {
+        pthread_mutex_lock(&interp->host->lock);
+        interp->host->stats.interpreters_abandoned++;
+        pthread_mutex_unlock(&interp->host->lock);
+        /* Whoever holds a shared GIL while it has no CPU share keeps it from everybody.
+         */
+        if (interp->gil == SUBHOST_GIL_OWN)
+            subhost__thread_idle_priority(interp);
+        subhost__task_fail_queue(interp, "its interpreter was abandoned");
+    }
+    if (now && task) {
+        subhost_outcome outcome = {
+            .kind = SUBHOST_ABANDONED, .cancel_reason = reason, .status = 137};
+        subhost__task_finish(task, &outcome, "it could not be interrupted");
+    }
+    subhost_task_release(task);
+}

@@ -1,0 +1,313 @@
+/* What the library's parts know of a host, its interpreters, their threads and tasks.
+ *
+ * Who owns what:
+ *   host     the thread that called subhost_open() (the main thread) drives it
+ *   interp   refcounted: the host's list, the handle, the driver thread, each task
+ *   thread   a record of an OS thread that runs Python of one interpreter; it frees its
+ *            own record when it ends
+ *   task     refcounted: the handle, and the queue or driver that holds it
+ *
+ * Locks, in the order in which they are taken (none is held while Python code runs):
+ *   host->lock > interp->lock > channel->door > interp->threads_lock
+ * A GIL may be held while one of them is taken, never the other way round: nobody waits
+ * for a GIL with one of these locks held. */
+#ifndef SUBHOST_INTERP_H
+#define SUBHOST_INTERP_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "channel.h"
+#include "error.h"
+#include "subhost.h"
+
+#define ARRAY_LENGTH(a) (sizeof(a) / sizeof *(a))
+
+/* ---- threads of an interpreter (thread.c) --------------------------------------- */
+
+struct thread {
+    subhost_interp *interp;
+    struct thread *next; /* interp->threads, threads_lock */
+    pthread_t handle;
+    pid_t tid;
+    bool is_driver;
+    bool is_attendant;
+    /* Inside an interposed call that may block, with no GIL held. Set by the thread. */
+    atomic_bool in_call;
+    /* Set by the one who kicks, before the signal; taken by the thread. */
+    atomic_bool attention;
+    /* An exception has been handed to the thread and has not been raised there yet. Set
+     * with the interpreter's GIL held, read by the main loop. */
+    atomic_bool raise_pending;
+    /* With the interpreter's GIL held only: */
+    PyObject *deferred;   /* the exception to raise instead of Cancelled, owned */
+    int shield_depth;     /* subhost.shield() */
+    bool shield_withheld; /* a cancel arrived under a shield */
+    unsigned raised;      /* Cancelled, so many times in this cancel */
+    int64_t last_raise_at;
+};
+
+/* ---- the cancel of one interpreter's running task (cancel.c) --------------------- */
+
+enum cancel_scope {
+    CANCEL_DRIVER_FIRST, /* as python's KeyboardInterrupt: other threads come later */
+    CANCEL_ALL,
+};
+
+struct cancel {
+    /* Written under interp->lock by whoever asks; `requested` is set last. */
+    atomic_bool requested;
+    enum subhost_reason reason;
+    char *text; /* owned; NULL: the reason's own words */
+    int64_t requested_at;
+    int64_t grace;
+    /* Progress, set with the interpreter's GIL held, read by the main loop. */
+    atomic_bool begun;            /* rung 1 ran */
+    atomic_bool held_by_loop;     /* asyncio or trio was told: rung 2 waits */
+    _Atomic int64_t delivered_at; /* first exception raised; 0: not yet */
+    /* Orders of the main loop to whoever drains, a round number each. */
+    atomic_uint raise_round; /* raise now, in threads that were not reached yet */
+    atomic_uint probe_round; /* raise again where it was swallowed */
+    atomic_int scope;        /* enum cancel_scope */
+    atomic_bool insist;      /* raise even in a thread that is cleaning up */
+    atomic_uint raise_done, probe_done; /* the rounds carried out */
+    bool begin_started;                 /* with the GIL held */
+    /* Of the main loop alone. */
+    int64_t next_probe_at, probe_interval;
+    int insisted;
+};
+
+/* ---- interpreters (interp.c, driver.c) ------------------------------------------- */
+
+/* One list: state, its name. Transitions are in interp.c's table. */
+#define INTERP_STATES(X)                                                                 \
+    X(INTERP_STARTING, "starting")                                                       \
+    X(INTERP_IDLE, "idle")                                                               \
+    X(INTERP_RUNNING, "running")                                                         \
+    X(INTERP_FINISHING, "finishing") /* the program has ended: threads, atexit, flush */ \
+    X(INTERP_CLOSING, "closing")                                                         \
+    X(INTERP_ENDED, "ended")                                                             \
+    X(INTERP_FAILED, "failed")                                                           \
+    X(INTERP_QUARANTINED, "quarantined")
+
+enum interp_state {
+#define INTERP_STATE_ENUM(name, text) name,
+    INTERP_STATES(INTERP_STATE_ENUM)
+#undef INTERP_STATE_ENUM
+};
+
+#define SUBHOST_NSIG 65 /* signals 1 to 64; bit n-1 of a mask stands for signal n */
+#define SIGNAL_BIT(signo) (UINT64_C(1) << ((signo)-1))
+
+struct subhost_interp {
+    subhost_host *host;
+    subhost_interp *next; /* host->interps, host->lock */
+    atomic_int refs;
+    unsigned serial; /* 1, 2, 3 ... in this host */
+    int worker;
+    enum subhost_gil gil;
+    char name[16]; /* what pthread_setname_np() takes */
+
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    /* Under lock: */
+    enum interp_state state;
+    subhost_task *queue, **queue_tail;
+    subhost_task *current;
+    bool releasing;
+    bool driver_gone; /* the driver thread has left; signalled on `work` */
+    char *failure;    /* why it could not be created, owned */
+
+    struct channel channel;
+    struct cancel cancel;
+
+    pthread_t driver;
+    struct thread *driver_thread;
+    pthread_mutex_t threads_lock;
+    struct thread *threads;
+
+    /* Valid from creation to the end of the interpreter, used with its GIL held. */
+    PyInterpreterState *py;
+    PyThreadState *driver_tstate;
+    struct module_state *module;
+    unsigned programs_run;
+
+    /* Signals: bits by signal number. Set by the main loop, taken by the driver. */
+    _Atomic uint64_t signals_pending;
+    _Atomic uint64_t signals_handled; /* the program has a handler of its own */
+    _Atomic uint64_t signals_ignored;
+    _Atomic uint64_t signals_blocked; /* the driver's mask, mirrored on the main thread */
+    atomic_int wakeup_fd;
+    atomic_ullong handlers_run; /* handlers of the program called so far */
+
+    /* Of the main loop alone: pokes until everything has been noticed. */
+    int64_t next_poke_at; /* 0: none due */
+    int64_t poke_interval;
+    int64_t poke_since;
+};
+
+/* ---- tasks (task.c) --------------------------------------------------------------- */
+
+struct subhost_task {
+    atomic_int refs;
+    subhost_interp *interp; /* a reference */
+    subhost_task *next;     /* in the interpreter's queue, or in the host's ended list */
+    char *name;
+    unsigned id;
+    enum subhost_program_kind kind;
+    char *source;
+    int argc;
+    char **argv;
+    int64_t timeout, grace;
+    bool fresh;
+    void (*on_end)(subhost_task *task, void *data);
+    void *on_end_data;
+    /* Under host->lock: */
+    bool ended;
+    int64_t started_at, deadline;
+    subhost_outcome outcome;
+    char *detail; /* outcome.detail, owned */
+};
+
+/* ---- the host (host.c) --------------------------------------------------------------
+ */
+
+struct subhost_host {
+    pthread_t main_thread;
+    pid_t pid;
+    PyThreadState *main_tstate;
+    subhost_options options;
+    char *executable;
+    char doorbell_name[128];
+    bool interruptible;
+
+    /* Creation and destruction of interpreters, one at a time. */
+    pthread_mutex_t creation;
+
+    pthread_mutex_t lock;
+    pthread_cond_t ended_cond; /* some task ended; CLOCK_MONOTONIC */
+    /* Under lock: */
+    subhost_interp *interps;
+    subhost_task *ended, **ended_tail; /* with an on_end callback that is due */
+    unsigned next_serial, next_task;
+    bool closing, exiting;
+    subhost_stats stats;
+
+    /* The loop (loop.c). */
+    int epoll_fd, wake_fd, timer_fd, signal_fd;
+    atomic_bool wake_pending;
+    bool dispatching;
+    int64_t timer_at;
+};
+
+/* host.c: the one open host, or NULL. Any thread. */
+subhost_host *subhost__host(void);
+
+/* clock.c: CLOCK_MONOTONIC, ns; a deadline that does not overflow; a timespec of it. */
+int64_t subhost__now(void);
+int64_t subhost__deadline(int64_t timeout);
+struct timespec subhost__timespec(int64_t ns);
+/* Condition variables on CLOCK_MONOTONIC; wait returns false when the deadline passed. */
+int subhost__cond_init(pthread_cond_t *cond);
+bool subhost__cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t deadline);
+
+/* loop.c: makes subhost_dispatch() look at everything again. Any thread, GIL or not, also
+ * from a signal handler. */
+void subhost__loop_wake(subhost_host *host);
+int subhost__loop_open(subhost_host *host, subhost_error **err);
+void subhost__loop_close(subhost_host *host);
+
+/* boot.c: CPython itself. Main thread. */
+int subhost__boot(subhost_host *host, subhost_error **err);
+int subhost__unboot(subhost_host *host, enum subhost_close_mode mode,
+                    subhost_error **err);
+
+/* interp.c */
+void subhost__interp_ref(subhost_interp *interp);
+void subhost__interp_unref(subhost_interp *interp);
+/* Under interp->lock. False when the table has no such transition. */
+bool subhost__interp_enter(subhost_interp *interp, enum interp_state state);
+const char *subhost__interp_state_name(enum interp_state state);
+/* Gives up on the interpreter: waiters get their event, its threads their idle share.
+ * Main thread. */
+void subhost__interp_abandon(subhost_interp *interp);
+
+/* driver.c: the driver thread's main function; `arg` is an interp reference. */
+void *subhost__driver_main(void *arg);
+
+/* program.c: runs the task's program in the current interpreter, and what follows its
+ * end. Driver thread, GIL held. */
+void subhost__program_run(subhost_interp *interp, subhost_task *task,
+                          subhost_outcome *outcome, char **detail);
+
+/* task.c */
+void subhost__task_ref(subhost_task *task);
+/* The one terminal event. False when the task had it already. Any thread. */
+bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
+                          const char *detail);
+/* Ends what waits in the interpreter's queue. Any thread. */
+void subhost__task_fail_queue(subhost_interp *interp, const char *why);
+/* Runs the on_end callbacks that are due; returns how many. Main thread. */
+int subhost__task_run_callbacks(subhost_host *host);
+
+/* thread.c */
+/* The record of the calling thread; NULL when it is not a hosted one. */
+struct thread *subhost__thread_self(void);
+/* Makes a record for the calling thread, or returns the one it has. NULL: no memory. */
+struct thread *subhost__thread_adopt(subhost_interp *interp);
+/* Frees the calling thread's record. */
+void subhost__thread_forget(void);
+/* Signals the threads that are inside an interruptible call. Main thread. */
+void subhost__thread_kick_all(subhost_interp *interp);
+bool subhost__thread_any_raise_pending(subhost_interp *interp);
+/* The record of a thread of `interp` by its ident; NULL: none. GIL held. */
+struct thread *subhost__thread_find(subhost_interp *interp, unsigned long ident);
+void subhost__thread_idle_priority(subhost_interp *interp);
+int subhost__thread_init(subhost_error **err);
+void subhost__thread_at_fork_child(void);
+
+/* What a thread does about its interpreter's messages while it is inside a blocking call:
+ * attaches, drains, detaches. True: an exception is to be raised in this thread, so the
+ * call should return. No GIL held. errno is kept. */
+bool subhost__thread_service(struct thread *self, bool in_lock_wait);
+
+/* cancel.c */
+void subhost__cancel_request(subhost_interp *interp, enum subhost_reason reason,
+                             const char *text, int64_t grace);
+void subhost__cancel_reset(subhost_interp *interp);
+/* The part of a drain that concerns a cancel. GIL held. */
+void subhost__cancel_service(subhost_interp *interp);
+/* The main loop's part; returns when it wants to be called again. */
+int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now);
+/* Hands an exception to a thread: it is raised at its next check. GIL held. `exception`
+ * is taken over; NULL: Cancelled with the reason of the cancel. */
+void subhost__raise_in(subhost_interp *interp, struct thread *thread,
+                       PyObject *exception);
+
+/* signals.c */
+int subhost__signals_open(subhost_host *host, subhost_error **err);
+void subhost__signals_close(subhost_host *host);
+/* Routes what the handler has noted; returns the number of signals. Main thread. */
+int subhost__signals_dispatch(subhost_host *host);
+/* Calls the program's handlers. Driver thread (or the attendant), GIL held. Returns -1
+ * with the exception set that a handler raised. */
+int subhost__signals_run(subhost_interp *interp);
+/* Called when a program changed what it wants of a signal. Any thread. */
+int subhost__signals_update(subhost_host *host, int signo);
+void subhost__signals_update_mask(subhost_host *host);
+/* The host's disposition before it opened: 'd'efault, 'i'gnored, 'o'ther. */
+char subhost__signal_initial(int signo);
+#define SUBHOST_KICK_SIGNAL SIGURG
+
+/* stacks.c */
+void subhost__stacks_request(subhost_host *host, int fd);
+
+/* interpose.c: true when libpython's blocking calls come to us. */
+bool subhost__interpose_reached(void);
+
+#endif

@@ -1,0 +1,549 @@
+/* Interruptible calls: the blocking libc calls that libpython and extension modules make,
+ * taken before libc gets them.
+ *
+ * For a thread that is not hosted, or that holds a GIL, a call goes through untouched.
+ * Else the call is announced (in_call), so that the main loop can kick the thread out of
+ * it with a signal that has no SA_RESTART; it then runs what is due, and either goes back
+ * to the call or, when an exception is to be raised in this thread, ends it early in the
+ * way that CPython takes best (measured, see docs/design.md):
+ *
+ *   ECANCELED  read, recv, accept, poll, select, waitpid ...: OSError, over which the
+ *              exception is raised at the next check. EINTR would be retried (PEP 475).
+ *              From 3.15 on EINTR is right: PyErr_CheckSignals() raises it on the spot.
+ *   0          clock_nanosleep: slept enough. epoll_wait, with errno cleared, because
+ *              CPython looks at errno there: nothing was ready.
+ *   (never)    sem_*: a lock wait must not be ended by a lie. A Condition's waiter lock
+ *              is released instead, which is a legal spurious wake-up.
+ *
+ * The race between the check and the block is closed by the main loop, which kicks again
+ * until the thread has noticed. The JDK's linux_close.c does the same for its sockets. */
+#define _GNU_SOURCE
+#include "interpose.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "interp.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+static atomic_bool reached;
+
+/* ---- which calls are ours -----------------------------------------------------------
+ */
+
+/* The calling thread's record when this call can be interrupted: it is hosted, and holds
+ * no GIL (a call made with the GIL held is not a place to run Python). */
+static struct thread *interruptible_thread(void)
+{
+    struct thread *self = subhost__thread_self();
+    if (!self || !self->interp->host->interruptible || self->is_attendant)
+        return NULL;
+    if (PyThreadState_GetUnchecked() != NULL || !PyGILState_GetThisThreadState())
+        return NULL;
+    return self;
+}
+
+/* Before the real call and after each EINTR: true when the call should end now. */
+static bool call_must_end(struct thread *self)
+{
+    if (!atomic_exchange(&self->attention, false) && !atomic_load(&self->raise_pending))
+        return false;
+    /* Python code that runs now makes calls of its own. */
+    atomic_store(&self->in_call, false);
+    bool end = subhost__thread_service(self, false);
+    atomic_store(&self->in_call, true);
+    return end;
+}
+
+static int early_errno(void) { return Py_Version >= 0x030F0000 ? EINTR : ECANCELED; }
+
+/* The next definition of a libc function. A sanitizer's runtime that is linked into the
+ * program offers its own under another name, which must not be passed by. */
+#define REAL(name)                                                                       \
+    static __typeof__(name) *real_##name;                                                \
+    extern __typeof__(name) __interceptor_##name __attribute__((weak));                  \
+    if (!__atomic_load_n(&real_##name, __ATOMIC_ACQUIRE)) {                              \
+        void *symbol = (void *)(uintptr_t)__interceptor_##name;                          \
+        if (!symbol)                                                                     \
+            symbol = dlsym(RTLD_NEXT, #name);                                            \
+        __atomic_store(&real_##name, (__typeof__(name) **)(void *)&symbol,               \
+                       __ATOMIC_RELEASE);                                                \
+    }
+
+/* A call that returns -1 and errno. ENDED is evaluated for the early return. */
+#define INTERRUPTIBLE(type, call, ended)                                                 \
+    struct thread *self = interruptible_thread();                                        \
+    if (!self)                                                                           \
+        return call;                                                                     \
+    type result;                                                                         \
+    atomic_store(&self->in_call, true);                                                  \
+    for (;;) {                                                                           \
+        if (call_must_end(self)) {                                                       \
+            result = (ended);                                                            \
+            break;                                                                       \
+        }                                                                                \
+        result = call;                                                                   \
+        if (result != (type)-1 || errno != EINTR || !atomic_load(&self->attention))      \
+            break;                                                                       \
+    }                                                                                    \
+    atomic_store(&self->in_call, false);                                                 \
+    return result;
+
+#define END_WITH_ERRNO (errno = early_errno(), -1)
+
+/* `extern` first: the declarations of libc have the right types, ours must match. */
+#define WRAP(type, name, params, args)                                                   \
+    EXPORT type name params                                                              \
+    {                                                                                    \
+        REAL(name)                                                                       \
+        INTERRUPTIBLE(type, real_##name args, END_WITH_ERRNO)                            \
+    }
+
+/* ---- reading and writing --------------------------------------------------------------
+ */
+
+WRAP(ssize_t, read, (int fd, void *buffer, size_t n), (fd, buffer, n))
+WRAP(ssize_t, write, (int fd, const void *buffer, size_t n), (fd, buffer, n))
+WRAP(ssize_t, readv, (int fd, const struct iovec *v, int n), (fd, v, n))
+WRAP(ssize_t, writev, (int fd, const struct iovec *v, int n), (fd, v, n))
+WRAP(ssize_t, sendfile64, (int out, int in, off64_t *offset, size_t n),
+     (out, in, offset, n))
+WRAP(ssize_t, splice,
+     (int in, off64_t *in_offset, int out, off64_t *out_offset, size_t n, unsigned flags),
+     (in, in_offset, out, out_offset, n, flags))
+
+/* What _FORTIFY_SOURCE makes of read(): checked here, then as read(). */
+extern ssize_t __read_chk(int fd, void *buffer, size_t n, size_t size);
+WRAP(ssize_t, __read_chk, (int fd, void *buffer, size_t n, size_t size),
+     (fd, buffer, n, size))
+
+/* open() blocks on a FIFO, or on a file system that is away. */
+#define WRAP_OPEN(name, params, args, flags)                                             \
+    EXPORT int name params                                                               \
+    {                                                                                    \
+        mode_t mode = 0;                                                                 \
+        if ((flags) & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY))) {                          \
+            va_list list;                                                                \
+            va_start(list, flags);                                                       \
+            mode = va_arg(list, mode_t);                                                 \
+            va_end(list);                                                                \
+        }                                                                                \
+        REAL(name)                                                                       \
+        INTERRUPTIBLE(int, real_##name args, END_WITH_ERRNO)                             \
+    }
+WRAP_OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), flags)
+WRAP_OPEN(openat64, (int at, const char *path, int flags, ...), (at, path, flags, mode),
+          flags)
+
+/* ---- sockets
+ * --------------------------------------------------------------------------- */
+
+WRAP(ssize_t, recv, (int fd, void *buffer, size_t n, int flags), (fd, buffer, n, flags))
+extern ssize_t __recv_chk(int fd, void *buffer, size_t n, size_t size, int flags);
+WRAP(ssize_t, __recv_chk, (int fd, void *buffer, size_t n, size_t size, int flags),
+     (fd, buffer, n, size, flags))
+WRAP(ssize_t, recvfrom,
+     (int fd, void *restrict buffer, size_t n, int flags,
+      struct sockaddr *restrict address, socklen_t *restrict length),
+     (fd, buffer, n, flags, address, length))
+WRAP(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), (fd, message, flags))
+WRAP(ssize_t, send, (int fd, const void *buffer, size_t n, int flags),
+     (fd, buffer, n, flags))
+WRAP(ssize_t, sendto,
+     (int fd, const void *buffer, size_t n, int flags, const struct sockaddr *address,
+      socklen_t length),
+     (fd, buffer, n, flags, address, length))
+WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags),
+     (fd, message, flags))
+WRAP(int, accept, (int fd, struct sockaddr *restrict address, socklen_t *restrict length),
+     (fd, address, length))
+WRAP(int, accept4,
+     (int fd, struct sockaddr *restrict address, socklen_t *restrict length, int flags),
+     (fd, address, length, flags))
+WRAP(int, connect, (int fd, const struct sockaddr *address, socklen_t length),
+     (fd, address, length))
+
+/* ---- processes and files
+ * ---------------------------------------------------------------- */
+
+WRAP(pid_t, waitpid, (pid_t pid, int *status, int options), (pid, status, options))
+WRAP(pid_t, wait, (int *status), (status))
+WRAP(pid_t, wait3, (int *status, int options, struct rusage *usage),
+     (status, options, usage))
+WRAP(pid_t, wait4, (pid_t pid, int *status, int options, struct rusage *usage),
+     (pid, status, options, usage))
+WRAP(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options),
+     (type, id, info, options))
+WRAP(int, flock, (int fd, int operation), (fd, operation))
+WRAP(int, lockf64, (int fd, int operation, off64_t length), (fd, operation, length))
+WRAP(int, tcdrain, (int fd), (fd))
+
+/* fcntl() blocks for F_SETLKW alone; its third argument is a word in every case. */
+EXPORT int fcntl64(int fd, int operation, ...)
+{
+    REAL(fcntl64)
+    va_list list;
+    va_start(list, operation);
+    void *arg = va_arg(list, void *);
+    va_end(list);
+    if (operation != F_SETLKW && operation != F_OFD_SETLKW)
+        return real_fcntl64(fd, operation, arg);
+    INTERRUPTIBLE(int, real_fcntl64(fd, operation, arg), END_WITH_ERRNO)
+}
+
+/* ---- waiting for descriptors
+ * -------------------------------------------------------------- */
+
+/* After an interruption that raised nothing, a wait goes on for the time that is left. */
+static int64_t wait_deadline(int64_t timeout)
+{
+    return timeout < 0 ? SUBHOST_FOREVER : subhost__deadline(timeout);
+}
+
+static int64_t time_left(int64_t deadline)
+{
+    if (deadline == SUBHOST_FOREVER)
+        return -1;
+    int64_t left = deadline - subhost__now();
+    return left < 0 ? 0 : left;
+}
+
+/* Rounded up: a wait must not end early. */
+static int msec_left(int64_t deadline)
+{
+    int64_t left = time_left(deadline);
+    if (left <= 0)
+        return (int)left;
+    int64_t msec = (left + 999999) / 1000000;
+    return msec > INT32_MAX ? INT32_MAX : (int)msec;
+}
+
+#define TIMED(type, call, ended)                                                         \
+    atomic_store(&self->in_call, true);                                                  \
+    type result;                                                                         \
+    for (;;) {                                                                           \
+        if (call_must_end(self)) {                                                       \
+            result = (ended);                                                            \
+            break;                                                                       \
+        }                                                                                \
+        result = call;                                                                   \
+        if (result != (type)-1 || errno != EINTR || !atomic_load(&self->attention))      \
+            break;                                                                       \
+    }                                                                                    \
+    atomic_store(&self->in_call, false);
+
+EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+    REAL(poll)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_poll(fds, n, timeout);
+    int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
+    TIMED(int, real_poll(fds, n, msec_left(deadline)), END_WITH_ERRNO)
+    return result;
+}
+
+extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size);
+EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size)
+{
+    REAL(__poll_chk)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real___poll_chk(fds, n, timeout, size);
+    int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
+    TIMED(int, real___poll_chk(fds, n, msec_left(deadline), size), END_WITH_ERRNO)
+    return result;
+}
+
+EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                 const sigset_t *mask)
+{
+    REAL(ppoll)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_ppoll(fds, n, timeout, mask);
+    int64_t deadline = wait_deadline(
+        timeout ? timeout->tv_sec * INT64_C(1000000000) + timeout->tv_nsec : -1);
+    struct timespec left;
+    TIMED(int,
+          (left = subhost__timespec(time_left(deadline)),
+           real_ppoll(fds, n, timeout ? &left : NULL, mask)),
+          END_WITH_ERRNO)
+    return result;
+}
+
+EXPORT int epoll_wait(int fd, struct epoll_event *events, int n, int timeout)
+{
+    REAL(epoll_wait)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_epoll_wait(fd, events, n, timeout);
+    int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
+    TIMED(int, real_epoll_wait(fd, events, n, msec_left(deadline)), (errno = 0, 0))
+    return result;
+}
+
+EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *restrict ex,
+                  struct timeval *restrict timeout)
+{
+    REAL(select)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_select(n, in, out, ex, timeout);
+    int64_t deadline = wait_deadline(
+        timeout ? (timeout->tv_sec * INT64_C(1000000) + timeout->tv_usec) * 1000 : -1);
+    /* The sets are left alone by a select() that fails (select(2)). */
+    TIMED(int,
+          (timeout
+               ? (void)(*timeout = (struct timeval){time_left(deadline) / 1000000000,
+                                                    time_left(deadline) / 1000 % 1000000})
+               : (void)0,
+           real_select(n, in, out, ex, timeout)),
+          END_WITH_ERRNO)
+    return result;
+}
+
+/* ---- sleeping and signals
+ * ------------------------------------------------------------------- */
+
+EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time,
+                           struct timespec *left)
+{
+    REAL(clock_nanosleep)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_clock_nanosleep(clock, flags, time, left);
+    /* CPython sleeps until an absolute time, so going back needs no arithmetic; a
+     * relative sleep is made absolute here for the same reason. */
+    struct timespec until = *time;
+    if (!(flags & TIMER_ABSTIME)) {
+        clock_gettime(clock, &until);
+        until.tv_sec += time->tv_sec;
+        until.tv_nsec += time->tv_nsec;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000;
+        }
+        flags |= TIMER_ABSTIME;
+    }
+    atomic_store(&self->in_call, true);
+    int error;
+    do {
+        error =
+            call_must_end(self) ? 0 : real_clock_nanosleep(clock, flags, &until, NULL);
+    } while (error == EINTR && atomic_load(&self->attention));
+    atomic_store(&self->in_call, false);
+    return error;
+}
+
+EXPORT int usleep(useconds_t usec)
+{
+    struct timespec time = {usec / 1000000, usec % 1000000 * 1000L};
+    int error = clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
+    errno = error ? error : errno;
+    return error ? -1 : 0;
+}
+
+/* pause() ends when a handler ran. Ours run on the main thread, so the hosted thread that
+ * pauses has to be told: a handler of the program's was called here. */
+EXPORT int pause(void)
+{
+    REAL(pause)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_pause();
+    atomic_store(&self->in_call, true);
+    unsigned long long before = atomic_load(&self->interp->handlers_run);
+    do {
+        if (call_must_end(self))
+            break;
+        if (atomic_load(&self->interp->handlers_run) != before)
+            break;
+        real_pause();
+    } while (atomic_load(&self->attention));
+    atomic_store(&self->in_call, false);
+    errno = EINTR;
+    return -1;
+}
+
+#define WRAP_SIGWAIT(name, params, args)                                                 \
+    EXPORT int name params                                                               \
+    {                                                                                    \
+        REAL(name)                                                                       \
+        INTERRUPTIBLE(int, real_##name args, END_WITH_ERRNO)                             \
+    }
+WRAP_SIGWAIT(sigwaitinfo, (const sigset_t *restrict set, siginfo_t *restrict info),
+             (set, info))
+WRAP_SIGWAIT(sigtimedwait,
+             (const sigset_t *restrict set, siginfo_t *restrict info,
+              const struct timespec *restrict timeout),
+             (set, info, timeout))
+
+/* sigwait() of glibc never fails with EINTR, so the interruptible one stands in. */
+EXPORT int sigwait(const sigset_t *restrict set, int *restrict signo)
+{
+    REAL(sigwait)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_sigwait(set, signo);
+    int result;
+    do {
+        result = sigwaitinfo(set, NULL);
+    } while (result < 0 && errno == EINTR && !atomic_load(&self->raise_pending));
+    if (result < 0)
+        return errno;
+    *signo = result;
+    return 0;
+}
+
+/* ---- locks
+ * --------------------------------------------------------------------------------------
+ */
+
+/* CPython waits for its locks here, with the GIL released. A kick runs what is due, which
+ * wakes a Condition's waiter; else the wait goes on. EINTR would be honest as well, but
+ * is of use only where CPython looks for asynchronous exceptions then (3.15), and must be
+ * given once for each kick: its parking lot repeats a wait until it is woken. */
+static int lock_wait_again(struct thread *self)
+{
+    if (!atomic_exchange(&self->attention, false))
+        return 1;
+    atomic_store(&self->in_call, false);
+    bool raise = subhost__thread_service(self, true);
+    atomic_store(&self->in_call, true);
+    return !(raise && Py_Version >= 0x030F0000);
+}
+
+#define LOCK_WAIT(call)                                                                  \
+    atomic_store(&self->in_call, true);                                                  \
+    int result;                                                                          \
+    do {                                                                                 \
+        result = lock_wait_again(self) ? call : (errno = EINTR, -1);                     \
+    } while (result != 0 && errno == EINTR && atomic_load(&self->attention));            \
+    atomic_store(&self->in_call, false);                                                 \
+    return result;
+
+EXPORT int sem_wait(sem_t *sem)
+{
+    REAL(sem_wait)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_sem_wait(sem);
+    LOCK_WAIT(real_sem_wait(sem))
+}
+
+EXPORT int sem_timedwait(sem_t *restrict sem, const struct timespec *restrict until)
+{
+    REAL(sem_timedwait)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_sem_timedwait(sem, until);
+    LOCK_WAIT(real_sem_timedwait(sem, until))
+}
+
+EXPORT int sem_clockwait(sem_t *restrict sem, clockid_t clock,
+                         const struct timespec *restrict until)
+{
+    REAL(sem_clockwait)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_sem_clockwait(sem, clock, until);
+    LOCK_WAIT(real_sem_clockwait(sem, clock, until))
+}
+
+/* ---- input() on a terminal
+ * ------------------------------------------------------------------------ */
+
+/* CPython's input() reads a terminal's line with fgets(), which it repeats after EINTR.
+ */
+static char *interruptible_fgets(struct thread *self, char *(*get)(void *), void *context,
+                                 FILE *stream)
+{
+    char *line = NULL;
+    atomic_store(&self->in_call, true);
+    for (;;) {
+        if (call_must_end(self)) {
+            errno = early_errno();
+            break;
+        }
+        errno = 0;
+        line = get(context);
+        if (line || errno != EINTR || !atomic_load(&self->attention))
+            break;
+        clearerr(stream);
+    }
+    atomic_store(&self->in_call, false);
+    return line;
+}
+
+struct fgets_call {
+    char *(*real)(char *restrict, int, FILE *restrict);
+    char *(*real_chk)(char *, size_t, int, FILE *);
+    char *buffer;
+    size_t size;
+    int n;
+    FILE *stream;
+};
+
+static char *call_fgets(void *context)
+{
+    struct fgets_call *c = context;
+    return c->real ? c->real(c->buffer, c->n, c->stream)
+                   : c->real_chk(c->buffer, c->size, c->n, c->stream);
+}
+
+EXPORT char *fgets(char *restrict buffer, int n, FILE *restrict stream)
+{
+    REAL(fgets)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real_fgets(buffer, n, stream);
+    struct fgets_call c = {real_fgets, NULL, buffer, 0, n, stream};
+    return interruptible_fgets(self, call_fgets, &c, stream);
+}
+
+extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
+EXPORT char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream)
+{
+    REAL(__fgets_chk)
+    struct thread *self = interruptible_thread();
+    if (!self)
+        return real___fgets_chk(buffer, size, n, stream);
+    struct fgets_call c = {NULL, real___fgets_chk, buffer, size, n, stream};
+    return interruptible_fgets(self, call_fgets, &c, stream);
+}
+
+/* ---- threads
+ * --------------------------------------------------------------------------------------------
+ */
+
+EXPORT int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attr,
+                          void *(*function)(void *), void *restrict arg)
+{
+    REAL(pthread_create)
+    atomic_store_explicit(&reached, true, memory_order_relaxed);
+    return subhost__thread_create_hosted(real_pthread_create, thread, attr, function,
+                                         arg);
+}
+
+bool subhost__interpose_reached(void) { return atomic_load(&reached); }

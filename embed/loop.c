@@ -1,0 +1,133 @@
+/* The main thread's event loop: one epoll descriptor over an eventfd (something happened
+ * on another thread), a second one (a signal arrived) and a timerfd (a deadline). */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "interp.h"
+
+static int watch(subhost_host *host, int fd, subhost_error **err)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    if (fd < 0 || epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
+        return subhost__fail_errno(err, errno, "the event loop");
+    return 0;
+}
+
+int subhost__loop_open(subhost_host *host, subhost_error **err)
+{
+    host->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (host->epoll_fd < 0)
+        return subhost__fail_errno(err, errno, "epoll_create1");
+    host->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    host->signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    host->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    int code = watch(host, host->wake_fd, err);
+    if (!code)
+        code = watch(host, host->signal_fd, err);
+    if (!code)
+        code = watch(host, host->timer_fd, err);
+    return code;
+}
+
+void subhost__loop_close(subhost_host *host)
+{
+    int *fds[] = {&host->epoll_fd, &host->wake_fd, &host->signal_fd, &host->timer_fd};
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+}
+
+void subhost__loop_wake(subhost_host *host)
+{
+    if (atomic_exchange(&host->wake_pending, true))
+        return;
+    int saved_errno = errno;
+    uint64_t one = 1;
+    /* Cannot block: an eventfd takes 2^64-2 of these. */
+    ssize_t written = write(host->wake_fd, &one, sizeof one);
+    (void)written;
+    errno = saved_errno;
+}
+
+int subhost_fd(const subhost_host *host) { return host->epoll_fd; }
+
+static void drain_fd(int fd)
+{
+    uint64_t count;
+    ssize_t got = read(fd, &count, sizeof count);
+    (void)got; /* EAGAIN: it was not this one */
+}
+
+static void set_timer(subhost_host *host, int64_t at)
+{
+    if (at == host->timer_at)
+        return;
+    host->timer_at = at;
+    /* Zero disarms, so the past is one nanosecond after the beginning. */
+    struct itimerspec spec = {0};
+    if (at != SUBHOST_FOREVER)
+        spec.it_value = subhost__timespec(at > 0 ? at : 1);
+    timerfd_settime(host->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+}
+
+/* Deadlines of tasks, ladders of cancels, pokes. Returns when the next one is due. */
+static int64_t tick(subhost_host *host)
+{
+    int64_t next = SUBHOST_FOREVER, now = subhost__now();
+    /* The list changes only at its head (creation) and in subhost_close(). */
+    pthread_mutex_lock(&host->lock);
+    subhost_interp *interp = host->interps;
+    pthread_mutex_unlock(&host->lock);
+    for (; interp; interp = interp->next) {
+        int64_t at = subhost__cancel_tick(interp, now);
+        if (at < next)
+            next = at;
+    }
+    return next;
+}
+
+static int handle(subhost_host *host)
+{
+    drain_fd(host->wake_fd);
+    /* After the read, before the look: a wake that comes now is seen next time. */
+    atomic_store(&host->wake_pending, false);
+    drain_fd(host->timer_fd);
+    host->timer_at = 0;
+    int events = subhost__signals_dispatch(host);
+    int64_t next = tick(host);
+    events += subhost__task_run_callbacks(host);
+    set_timer(host, next);
+    return events;
+}
+
+int subhost_dispatch(subhost_host *host, int64_t timeout, subhost_error **err)
+{
+    if (!host)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_dispatch: no host");
+    if (!pthread_equal(pthread_self(), host->main_thread))
+        return subhost__fail(err, SUBHOST_ETHREAD,
+                             "subhost_dispatch: only the thread that opened the host may "
+                             "drive it");
+    int64_t deadline = subhost__deadline(timeout);
+    for (bool woken = false;; woken = true) {
+        int events = handle(host);
+        int64_t now = subhost__now();
+        if (events || woken || now >= deadline)
+            return events;
+        struct epoll_event ready[4];
+        int64_t wait =
+            deadline == SUBHOST_FOREVER ? -1 : (deadline - now + 999999) / 1000000;
+        if (wait > INT32_MAX)
+            wait = INT32_MAX;
+        if (epoll_wait(host->epoll_fd, ready, ARRAY_LENGTH(ready), (int)wait) < 0 &&
+            errno != EINTR)
+            return subhost__fail_errno(err, errno, "epoll_wait");
+    }
+}

@@ -1,0 +1,634 @@
+/* `import subhost`: the module's C part. Multi-phase, all state per interpreter.
+ *
+ * The prelude (python/prelude.py) runs in a namespace of its own when the interpreter is
+ * made; what users see of it is copied into the module. */
+#define _GNU_SOURCE
+#include "module.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <structmember.h>
+#include <time.h>
+
+#include <marshal.h> /* after Python.h */
+#include "prelude_prelude.h"
+
+static struct PyModuleDef module_def;
+
+static struct module_state *state_of(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+static struct module_state *hosted_state(PyObject *module)
+{
+    struct module_state *state = state_of(module);
+    if (state->interp)
+        return state;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this interpreter is not hosted by subhost (it was made by the "
+                    "program itself)");
+    return NULL;
+}
+
+/* ---- exceptions
+ * ------------------------------------------------------------------------ */
+
+static const char *const reason_names[] = {
+#define REASON_NAME(name, text) text,
+    SUBHOST_REASONS(REASON_NAME)
+#undef REASON_NAME
+};
+
+PyObject *subhost__module_cancelled(subhost_interp *interp)
+{
+    struct module_state *state = interp->module;
+    struct cancel *cancel = &interp->cancel;
+    enum subhost_reason reason = cancel->reason;
+    const char *text = cancel->text ? cancel->text : reason_names[reason];
+    PyObject *exception;
+    /* As KeyboardInterrupt, which has no text either. */
+    if (reason == SUBHOST_BY_SIGINT)
+        exception = PyObject_CallNoArgs(state->interrupted);
+    else
+        exception = PyObject_CallFunction(state->cancelled, "s", text);
+    if (!exception)
+        return NULL;
+    PyObject *value = PyUnicode_FromString(text);
+    if (!value || PyObject_SetAttrString(exception, "reason", value) < 0)
+        Py_CLEAR(exception);
+    Py_XDECREF(value);
+    return exception;
+}
+
+/* PyThreadState_SetAsyncExc() takes a class and instantiates it when it raises. This
+ * class gives out the instance that is due in the calling thread at that very moment. */
+static PyObject *deliver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)args, (void)kwargs;
+    PyObject *module = PyType_GetModule(type);
+    struct module_state *state = module ? state_of(module) : NULL;
+    struct thread *self = subhost__thread_self();
+    if (!state || !state->interp || !self)
+        return PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
+    subhost_interp *interp = state->interp;
+    PyObject *exception = self->deferred;
+    self->deferred = NULL;
+    if (!exception) {
+        exception = subhost__module_cancelled(interp);
+        int64_t none = 0;
+        atomic_compare_exchange_strong(&interp->cancel.delivered_at, &none,
+                                       subhost__now());
+        self->raised++;
+        self->last_raise_at = subhost__now();
+    }
+    atomic_store(&self->raise_pending, false);
+    return exception;
+}
+
+static PyType_Slot deliver_slots[] = {
+    {Py_tp_new, deliver_new},
+    {0, NULL},
+};
+static PyType_Spec deliver_spec = {
+    .name = "subhost._Deliver",
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = deliver_slots,
+};
+
+bool subhost__module_is_cancel(subhost_interp *interp, PyObject *exception)
+{
+    PyObject *result = subhost__prelude_call(interp, "is_cancel", "(O)", exception);
+    bool is = result && PyObject_IsTrue(result) == 1;
+    Py_XDECREF(result);
+    PyErr_Clear();
+    return is;
+}
+
+/* ---- Task
+ * --------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD PyObject *name, *isolation;
+    unsigned long id;
+    int worker;
+    PyObject *parent_id, *deadline;
+} TaskObject;
+
+static PyMemberDef task_members[] = {
+    {"name", Py_T_OBJECT_EX, offsetof(TaskObject, name), Py_READONLY, NULL},
+    {"id", Py_T_ULONG, offsetof(TaskObject, id), Py_READONLY, NULL},
+    {"isolation", Py_T_OBJECT_EX, offsetof(TaskObject, isolation), Py_READONLY, NULL},
+    {"worker", Py_T_INT, offsetof(TaskObject, worker), Py_READONLY, NULL},
+    {"parent_id", Py_T_OBJECT_EX, offsetof(TaskObject, parent_id), Py_READONLY, NULL},
+    {"deadline", Py_T_OBJECT_EX, offsetof(TaskObject, deadline), Py_READONLY,
+     "time.monotonic() at which the task is cancelled, or None"},
+    {NULL},
+};
+
+static void task_dealloc(PyObject *op)
+{
+    TaskObject *task = (TaskObject *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    Py_XDECREF(task->name);
+    Py_XDECREF(task->isolation);
+    Py_XDECREF(task->parent_id);
+    Py_XDECREF(task->deadline);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyObject *task_repr(PyObject *op)
+{
+    TaskObject *task = (TaskObject *)op;
+    return PyUnicode_FromFormat("<subhost.Task %R id=%lu>", task->name, task->id);
+}
+
+static PyType_Slot task_slots[] = {
+    {Py_tp_dealloc, task_dealloc},
+    {Py_tp_members, task_members},
+    {Py_tp_repr, task_repr},
+    {Py_tp_doc, (void *)"The task that runs in an interpreter."},
+    {0, NULL},
+};
+static PyType_Spec task_spec = {
+    .name = "subhost.Task",
+    .basicsize = sizeof(TaskObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = task_slots,
+};
+
+/* ---- functions of the module
+ * ---------------------------------------------------------------- */
+
+static PyObject *module_current(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = hosted_state(module);
+    if (!state)
+        return NULL;
+    subhost_interp *interp = state->interp;
+    /* Set before the program starts and after it has ended, by the driver. */
+    pthread_mutex_lock(&interp->lock);
+    subhost_task *current = interp->current;
+    if (current)
+        subhost__task_ref(current);
+    pthread_mutex_unlock(&interp->lock);
+    if (!current) {
+        PyErr_SetString(PyExc_RuntimeError, "no task runs in this interpreter");
+        return NULL;
+    }
+    PyObject *type = PyObject_GetAttrString(module, "Task");
+    TaskObject *task =
+        type ? (TaskObject *)PyType_GenericAlloc((PyTypeObject *)type, 0) : NULL;
+    Py_XDECREF(type);
+    if (task) {
+        task->name = PyUnicode_DecodeFSDefault(current->name);
+        task->isolation = PyUnicode_FromString("interpreter");
+        task->id = current->id;
+        task->worker = interp->worker;
+        task->parent_id = Py_NewRef(Py_None);
+        /* time.monotonic() is CLOCK_MONOTONIC, too. */
+        task->deadline = current->deadline == SUBHOST_FOREVER
+                             ? Py_NewRef(Py_None)
+                             : PyFloat_FromDouble((double)current->deadline / 1e9);
+        if (!task->name || !task->isolation || !task->deadline)
+            Py_CLEAR(task);
+    }
+    subhost_task_release(current);
+    return (PyObject *)task;
+}
+
+static PyObject *module_cancel_requested(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = hosted_state(module);
+    if (!state)
+        return NULL;
+    return PyBool_FromLong(atomic_load(&state->interp->cancel.requested));
+}
+
+static PyObject *module_checkpoint(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = hosted_state(module);
+    if (!state)
+        return NULL;
+    subhost_interp *interp = state->interp;
+    struct thread *self = subhost__thread_self();
+    if (atomic_load(&interp->cancel.requested) && !(self && self->shield_depth > 0)) {
+        PyObject *exception = subhost__module_cancelled(interp);
+        if (!exception)
+            return NULL;
+        int64_t none = 0;
+        atomic_compare_exchange_strong(&interp->cancel.delivered_at, &none,
+                                       subhost__now());
+        if (self)
+            self->raised++;
+        PyErr_SetRaisedException(exception);
+        return NULL;
+    }
+    if (subhost__channel_drain(interp) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* shield(): delivery of Cancelled to this thread waits. It is ours to keep, because
+ * CPython may raise an asynchronous exception outside the block it was meant for
+ * (cpython#139622). */
+static PyObject *shield_enter(PyObject *self_object, PyObject *ignored)
+{
+    (void)ignored;
+    PyObject *module = PyType_GetModule(Py_TYPE(self_object));
+    struct module_state *state = module ? hosted_state(module) : NULL;
+    if (!state)
+        return NULL;
+    struct thread *self = subhost__thread_adopt(state->interp);
+    if (!self)
+        return PyErr_NoMemory();
+    if (self->shield_depth++ == 0 && atomic_load(&self->raise_pending) &&
+        !self->deferred) {
+        /* Handed over and not raised yet: take it back until the shield is left. */
+        PyThreadState_SetAsyncExc((unsigned long)self->handle, NULL);
+        atomic_store(&self->raise_pending, false);
+        self->shield_withheld = true;
+    }
+    return Py_NewRef(self_object);
+}
+
+static PyObject *shield_exit(PyObject *self_object, PyObject *args)
+{
+    (void)args;
+    PyObject *module = PyType_GetModule(Py_TYPE(self_object));
+    struct module_state *state = module ? hosted_state(module) : NULL;
+    struct thread *self = subhost__thread_self();
+    if (!state)
+        return NULL;
+    if (self && self->shield_depth > 0 && --self->shield_depth == 0 &&
+        self->shield_withheld) {
+        self->shield_withheld = false;
+        subhost__raise_in(state->interp, self, NULL);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef shield_methods[] = {
+    {"__enter__", shield_enter, METH_NOARGS, NULL},
+    {"__exit__", shield_exit, METH_VARARGS, NULL},
+    {NULL},
+};
+static PyType_Slot shield_slots[] = {
+    {Py_tp_methods, shield_methods},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_doc,
+     (void *)"Context manager: Cancelled is not raised inside, at most for the grace "
+             "period. Use it around what must not be left half done."},
+    {0, NULL},
+};
+static PyType_Spec shield_spec = {
+    .name = "subhost.shield",
+    .basicsize = sizeof(PyObject),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = shield_slots,
+};
+
+static PyMethodDef module_methods[] = {
+    {"current", module_current, METH_NOARGS, "The task that runs here."},
+    {"cancel_requested", module_cancel_requested, METH_NOARGS,
+     "True from the moment in which the task's cancel was asked for."},
+    {"checkpoint", module_checkpoint, METH_NOARGS, "Raises Cancelled when one is due."},
+    {NULL},
+};
+
+/* ---- functions for the prelude
+ * ------------------------------------------------------------------ */
+
+static PyObject *host_driver_ident(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = hosted_state(module);
+    return state ? PyLong_FromUnsignedLong((unsigned long)state->interp->driver) : NULL;
+}
+
+static PyObject *host_initial_disposition(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    long signo = PyLong_AsLong(arg);
+    if (signo == -1 && PyErr_Occurred())
+        return NULL;
+    char kind = subhost__signal_initial((int)signo);
+    return PyUnicode_FromStringAndSize(&kind, 1);
+}
+
+static PyObject *host_take_signal(PyObject *module, PyObject *args)
+{
+    struct module_state *state = hosted_state(module);
+    int signo, action;
+    if (!state || !PyArg_ParseTuple(args, "ii", &signo, &action))
+        return NULL;
+    subhost_interp *interp = state->interp;
+    uint64_t bit = SIGNAL_BIT(signo);
+    atomic_fetch_and(&interp->signals_handled, ~bit);
+    atomic_fetch_and(&interp->signals_ignored, ~bit);
+    if (action == 1)
+        atomic_fetch_or(&interp->signals_ignored, bit);
+    else if (action == 2)
+        atomic_fetch_or(&interp->signals_handled, bit);
+    int error = subhost__signals_update(interp->host, signo);
+    if (error) {
+        atomic_fetch_and(&interp->signals_handled, ~bit);
+        atomic_fetch_and(&interp->signals_ignored, ~bit);
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *host_set_wakeup_fd(PyObject *module, PyObject *arg)
+{
+    struct module_state *state = hosted_state(module);
+    long fd = PyLong_AsLong(arg);
+    if (!state || (fd == -1 && PyErr_Occurred()))
+        return NULL;
+    return PyLong_FromLong(atomic_exchange(&state->interp->wakeup_fd, (int)fd));
+}
+
+static PyObject *host_block_signals(PyObject *module, PyObject *arg)
+{
+    struct module_state *state = hosted_state(module);
+    uint64_t mask = PyLong_AsUnsignedLongLongMask(arg);
+    if (!state || PyErr_Occurred())
+        return NULL;
+    subhost_host *host = state->interp->host;
+    atomic_store(&state->interp->signals_blocked, mask);
+    Py_BEGIN_ALLOW_THREADS subhost__signals_update_mask(host);
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
+}
+
+static PyObject *host_make_cancelled(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = hosted_state(module);
+    return state ? subhost__module_cancelled(state->interp) : NULL;
+}
+
+static PyMethodDef host_methods[] = {
+    {"driver_ident", host_driver_ident, METH_NOARGS, NULL},
+    {"initial_disposition", host_initial_disposition, METH_O, NULL},
+    {"take_signal", host_take_signal, METH_VARARGS, NULL},
+    {"set_wakeup_fd", host_set_wakeup_fd, METH_O, NULL},
+    {"block_signals", host_block_signals, METH_O, NULL},
+    {"make_cancelled", host_make_cancelled, METH_NOARGS, NULL},
+    {NULL},
+};
+
+/* ---- the prelude
+ * ------------------------------------------------------------------------------------ */
+
+static PyObject *prelude_code(void)
+{
+    if (PyImport_GetMagicNumber() == PRELUDE_PRELUDE_MAGIC)
+        return PyMarshal_ReadObjectFromString((const char *)prelude_prelude_code,
+                                              (Py_ssize_t)sizeof prelude_prelude_code);
+    /* libpython's bytecode is not the one that we were built with. */
+    return Py_CompileString(prelude_prelude_source, "<subhost.prelude>", Py_file_input);
+}
+
+static int add(PyObject *dict, const char *name, PyObject *value)
+{
+    int result = value ? PyDict_SetItemString(dict, name, value) : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
+/* `_host`: what the prelude gets from C. */
+static PyObject *make_host_namespace(PyObject *module, struct module_state *state)
+{
+    PyObject *host = PyModule_New("subhost._host");
+    if (!host)
+        return NULL;
+    PyObject *name = PyModule_GetNameObject(module);
+    for (PyMethodDef *method = host_methods; name && method->ml_name; method++) {
+        PyObject *function = PyCFunction_NewEx(method, module, name);
+        if (!function || PyObject_SetAttrString(host, method->ml_name, function) < 0)
+            Py_CLEAR(name);
+        Py_XDECREF(function);
+    }
+    if (!name || PyObject_SetAttrString(host, "Cancelled", state->cancelled) < 0 ||
+        PyObject_SetAttrString(host, "handlers", state->handlers) < 0)
+        Py_CLEAR(host);
+    Py_XDECREF(name);
+    return host;
+}
+
+static int run_prelude(PyObject *module, struct module_state *state)
+{
+    PyObject *code = prelude_code();
+    state->prelude = PyDict_New();
+    if (!code || !state->prelude ||
+        add(state->prelude, "_host", make_host_namespace(module, state)) < 0 ||
+        add(state->prelude, "__name__", PyUnicode_FromString("subhost")) < 0 ||
+        PyDict_SetItemString(state->prelude, "__builtins__", PyEval_GetBuiltins()) < 0) {
+        Py_XDECREF(code);
+        return -1;
+    }
+    PyObject *result = PyEval_EvalCode(code, state->prelude, state->prelude);
+    Py_DECREF(code);
+    if (!result)
+        return -1;
+    Py_DECREF(result);
+    return PyModule_AddObjectRef(module, "on_cancel",
+                                 PyDict_GetItemString(state->prelude, "on_cancel"));
+}
+
+PyObject *subhost__prelude_call(subhost_interp *interp, const char *name,
+                                const char *format, ...)
+{
+    if (!interp->module || !interp->module->prelude) {
+        PyErr_SetString(PyExc_RuntimeError, "the interpreter is not complete");
+        return NULL;
+    }
+    PyObject *function = PyDict_GetItemString(interp->module->prelude, name);
+    if (!function) {
+        PyErr_Format(PyExc_RuntimeError, "the prelude has no %s()", name);
+        return NULL;
+    }
+    va_list list;
+    va_start(list, format);
+    PyObject *args = Py_VaBuildValue(format, list);
+    va_end(list);
+    if (!args)
+        return NULL;
+    /* What is to be raised in the program must not be raised in here. */
+    struct thread *self = subhost__thread_self();
+    bool held = self && self->interp == interp && atomic_load(&self->raise_pending);
+    if (held)
+        PyThreadState_SetAsyncExc((unsigned long)self->handle, NULL);
+    PyObject *result = PyObject_CallObject(function, args);
+    Py_DECREF(args);
+    if (held)
+        PyThreadState_SetAsyncExc((unsigned long)self->handle, interp->module->deliver);
+    return result;
+}
+
+int subhost__module_run_handler(subhost_interp *interp, int signo)
+{
+    struct module_state *state = interp->module;
+    PyObject *number = state ? PyLong_FromLong(signo) : NULL;
+    if (!number)
+        return state ? -1 : 0;
+    PyObject *handler = Py_XNewRef(PyDict_GetItemWithError(state->handlers, number));
+    PyObject *result = NULL;
+    if (!handler || !PyCallable_Check(handler)) {
+        /* Changed back since the signal came: as if it had been lost in that race. */
+        result = PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    } else {
+        PyObject *frame = (PyObject *)PyThreadState_GetFrame(PyThreadState_Get());
+        result =
+            PyObject_CallFunctionObjArgs(handler, number, frame ? frame : Py_None, NULL);
+        Py_XDECREF(frame);
+        atomic_fetch_add(&interp->handlers_run, 1);
+    }
+    Py_XDECREF(handler);
+    Py_DECREF(number);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+void subhost__module_release_waiter(subhost_interp *interp)
+{
+    PyObject *result = subhost__prelude_call(interp, "release_waiter", "()");
+    if (result) {
+        Py_DECREF(result);
+        return;
+    }
+    /* Raised in here after all, by another thread that had the GIL meanwhile: once more.
+     */
+    if (PyErr_ExceptionMatches(interp->module->cancelled))
+        subhost__raise_in(interp, subhost__thread_self(), NULL);
+    PyErr_Clear();
+}
+
+/* ---- the module
+ * ----------------------------------------------------------------------------------------
+ */
+
+static int make_exceptions(PyObject *module, struct module_state *state)
+{
+    state->cancelled = PyErr_NewExceptionWithDoc(
+        "subhost.Cancelled",
+        "The task is being cancelled. Not an Exception: let it pass. `reason` says why.",
+        PyExc_BaseException, NULL);
+    if (!state->cancelled)
+        return -1;
+    PyObject *bases = PyTuple_Pack(2, state->cancelled, PyExc_KeyboardInterrupt);
+    /* Shown as what users know it by. */
+    state->interrupted =
+        bases ? PyErr_NewException("builtins.KeyboardInterrupt", bases, NULL) : NULL;
+    Py_XDECREF(bases);
+    bases = PyTuple_Pack(1, PyExc_BaseException);
+    state->deliver =
+        bases ? PyType_FromModuleAndSpec(module, &deliver_spec, bases) : NULL;
+    Py_XDECREF(bases);
+    if (!state->interrupted || !state->deliver ||
+        PyObject_SetAttrString(state->cancelled, "reason", Py_None) < 0)
+        return -1;
+    return PyModule_AddObjectRef(module, "Cancelled", state->cancelled);
+}
+
+static int module_exec(PyObject *module)
+{
+    struct module_state *state = state_of(module);
+    struct thread *self = subhost__thread_self();
+    /* Only the interpreter that the driver has just made is hosted. */
+    if (self && self->interp->py == PyInterpreterState_Get() && !self->interp->module)
+        state->interp = self->interp;
+    state->handlers = PyDict_New();
+    if (!state->handlers || make_exceptions(module, state) < 0)
+        return -1;
+    PyObject *task = PyType_FromModuleAndSpec(module, &task_spec, NULL);
+    PyObject *shield = PyType_FromModuleAndSpec(module, &shield_spec, NULL);
+    int result = task && shield ? 0 : -1;
+    if (result == 0)
+        result = PyModule_AddObjectRef(module, "Task", task);
+    if (result == 0)
+        result = PyModule_AddObjectRef(module, "shield", shield);
+    Py_XDECREF(task);
+    Py_XDECREF(shield);
+    if (result < 0 || !state->interp)
+        return result;
+    return run_prelude(module, state);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct module_state *state = state_of(module);
+    Py_VISIT(state->cancelled);
+    Py_VISIT(state->interrupted);
+    Py_VISIT(state->deliver);
+    Py_VISIT(state->prelude);
+    Py_VISIT(state->handlers);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    struct module_state *state = state_of(module);
+    Py_CLEAR(state->cancelled);
+    Py_CLEAR(state->interrupted);
+    Py_CLEAR(state->deliver);
+    Py_CLEAR(state->prelude);
+    Py_CLEAR(state->handlers);
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    struct module_state *state = state_of(module);
+    if (state && state->interp && state->interp->module == state)
+        state->interp->module = NULL;
+    module_clear(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+    {0, NULL},
+};
+
+static struct PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "subhost",
+    .m_doc = "The task's side of the host that runs this interpreter.",
+    .m_size = sizeof(struct module_state),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+static PyObject *module_init(void) { return PyModuleDef_Init(&module_def); }
+
+int subhost__module_register(void)
+{
+    return PyImport_AppendInittab("subhost", module_init);
+}
+
+int subhost__module_boot(subhost_interp *interp)
+{
+    PyObject *module = PyImport_ImportModule("subhost");
+    if (!module)
+        return -1;
+    struct module_state *state = state_of(module);
+    /* sys.modules may lose it, the state may not. */
+    interp->module = state->interp ? state : NULL;
+    if (!interp->module) {
+        PyErr_SetString(PyExc_RuntimeError, "the subhost module did not find its host");
+        Py_DECREF(module);
+        return -1;
+    }
+    /* The reference stays: the host keeps the module until the interpreter ends. */
+    return 0;
+}

@@ -1,0 +1,37 @@
+/* The `subhost` Python module of one interpreter: see module.c. */
+#ifndef SUBHOST_MODULE_H
+#define SUBHOST_MODULE_H
+
+#include "interp.h"
+
+struct module_state {
+    subhost_interp *interp; /* NULL: imported in an interpreter that is not hosted */
+    PyObject *cancelled;    /* subhost.Cancelled */
+    PyObject *interrupted;  /* Cancelled for SIGINT: a KeyboardInterrupt as well */
+    PyObject *deliver;      /* the class that stands in for an exception to raise */
+    PyObject *prelude;      /* the prelude's namespace, a dict */
+    PyObject *handlers;     /* signal handlers of the program, {number: callable} */
+};
+
+/* Makes the module importable. Main thread, before CPython is initialized. */
+int subhost__module_register(void);
+/* Imports it in the current interpreter and runs the prelude. Driver, GIL held. 0 or -1
+ * with an exception set. */
+int subhost__module_boot(subhost_interp *interp);
+
+/* Calls a function of the prelude; a new reference or NULL with an exception set. GIL
+ * held. `format` as in Py_BuildValue(), always a tuple: "(i)". */
+PyObject *subhost__prelude_call(subhost_interp *interp, const char *name,
+                                const char *format, ...);
+
+/* The exception that a cancel of `interp` raises: a new reference. GIL held. */
+PyObject *subhost__module_cancelled(subhost_interp *interp);
+/* True when the exception is what a cancel leaves behind. GIL held. */
+bool subhost__module_is_cancel(subhost_interp *interp, PyObject *exception);
+/* Calls the program's handler of a signal with the interrupted frame. GIL held. -1: it
+ * raised. */
+int subhost__module_run_handler(subhost_interp *interp, int signo);
+/* Wakes the calling thread out of Condition.wait(), if it is in one. GIL held. */
+void subhost__module_release_waiter(subhost_interp *interp);
+
+#endif

@@ -1,0 +1,509 @@
+/* Running a program as `python` would: FILE, -m, -c, standard input; what follows its
+ * end; and what it ended with. Driver thread, GIL held throughout.
+ *
+ * The order is that of CPython's Modules/main.c (pymain_run_python) and of
+ * Py_FinalizeEx(): program, traceback, threads, atexit, flush. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "interp.h"
+#include "module.h"
+
+#include <marshal.h> /* after Python.h */
+
+#define STATUS_FLUSH_FAILED 120 /* Py_RunMain(3): the exit status of a failed flush */
+
+/* ---- sys.argv, sys.path[0], __main__
+ * --------------------------------------------------- */
+
+static int set_argv(const subhost_task *task, const char *argv0)
+{
+    PyObject *argv = PyList_New(0);
+    for (int i = -1; argv && i < task->argc; i++) {
+        PyObject *arg = PyUnicode_DecodeFSDefault(i < 0 ? argv0 : task->argv[i]);
+        if (!arg || PyList_Append(argv, arg) < 0)
+            Py_CLEAR(argv);
+        Py_XDECREF(arg);
+    }
+    int result = argv ? PySys_SetObject("argv", argv) : -1;
+    Py_XDECREF(argv);
+    return result;
+}
+
+/* Puts it in front of sys.path, unless PYTHONSAFEPATH forbids; "" stands for the current
+ * directory, whatever that will be. */
+static int set_path0(const char *path0)
+{
+    PyObject *flags = PySys_GetObject("flags"), *path = PySys_GetObject("path");
+    PyObject *safe = flags ? PyObject_GetAttrString(flags, "safe_path") : NULL;
+    if (!safe || !path || !PyList_Check(path)) {
+        Py_XDECREF(safe);
+        PyErr_Clear();
+        return 0;
+    }
+    int is_safe = PyObject_IsTrue(safe);
+    Py_DECREF(safe);
+    if (is_safe)
+        return 0;
+    PyObject *entry = PyUnicode_DecodeFSDefault(path0);
+    int result = entry ? PyList_Insert(path, 0, entry) : -1;
+    Py_XDECREF(entry);
+    return result;
+}
+
+/* The script's directory, its links resolved. */
+static int set_script_path0(const char *script)
+{
+    char resolved[PATH_MAX];
+    if (!realpath(script, resolved))
+        snprintf(resolved, sizeof resolved, "%s", script);
+    char *slash = strrchr(resolved, '/');
+    if (slash)
+        slash[slash == resolved] = '\0';
+    else
+        resolved[0] = '\0';
+    return set_path0(resolved);
+}
+
+/* A new __main__ with what python's has; a borrowed reference to its dict. */
+static PyObject *new_main(void)
+{
+    PyObject *modules = PySys_GetObject("modules");
+    if (modules && PyDict_Check(modules))
+        (void)PyDict_DelItemString(modules, "__main__");
+    PyErr_Clear();
+    PyObject *module = PyImport_AddModule("__main__"); /* borrowed */
+    PyObject *dict = module ? PyModule_GetDict(module) : NULL;
+    if (!dict ||
+        PyDict_SetItemString(dict, "__builtins__", PyImport_AddModule("builtins")))
+        return NULL;
+    PyObject *importlib = PyImport_ImportModule("_frozen_importlib");
+    PyObject *loader =
+        importlib ? PyObject_GetAttrString(importlib, "BuiltinImporter") : NULL;
+    int result = loader ? PyDict_SetItemString(dict, "__loader__", loader) : -1;
+    Py_XDECREF(loader);
+    Py_XDECREF(importlib);
+    return result < 0 ? NULL : dict;
+}
+
+/* __main__ as the interpreter was created with it, for its first program. */
+static PyObject *main_dict(subhost_interp *interp)
+{
+    if (interp->programs_run++ > 0)
+        return new_main();
+    PyObject *module = PyImport_AddModule("__main__");
+    return module ? PyModule_GetDict(module) : NULL;
+}
+
+/* ---- the four kinds of program
+ * ------------------------------------------------------------ */
+
+/* __file__, __cached__ and __loader__ of a script, as CPython's pythonrun.c sets them. */
+static int describe_script(PyObject *dict, const char *path, bool compiled)
+{
+    PyObject *name = PyUnicode_DecodeFSDefault(path);
+    PyObject *external = PyImport_ImportModule("_frozen_importlib_external");
+    PyObject *loader = NULL;
+    int result = -1;
+    if (name && external && PyDict_SetItemString(dict, "__file__", name) == 0 &&
+        (Py_Version >= 0x030F0000 ||
+         PyDict_SetItemString(dict, "__cached__", Py_None) == 0)) {
+        loader = PyObject_CallMethod(
+            external, compiled ? "SourcelessFileLoader" : "SourceFileLoader", "sO",
+            "__main__", name);
+        result = loader ? PyDict_SetItemString(dict, "__loader__", loader) : -1;
+    }
+    Py_XDECREF(loader);
+    Py_XDECREF(external);
+    Py_XDECREF(name);
+    return result;
+}
+
+static PyObject *run_compiled(FILE *stream, PyObject *dict)
+{
+    /* Magic number, flags, and 8 bytes of source stamp or hash (PEP 552). */
+    if (PyMarshal_ReadLongFromFile(stream) != PyImport_GetMagicNumber()) {
+        PyErr_SetString(PyExc_RuntimeError, "Bad magic number in .pyc file");
+        return NULL;
+    }
+    for (int i = 0; i < 3; i++)
+        (void)PyMarshal_ReadLongFromFile(stream);
+    PyObject *code = PyErr_Occurred() ? NULL : PyMarshal_ReadLastObjectFromFile(stream);
+    if (code && !PyCode_Check(code)) {
+        PyErr_SetString(PyExc_RuntimeError, "Bad code object in .pyc file");
+        Py_CLEAR(code);
+    }
+    PyObject *result = code ? PyEval_EvalCode(code, dict, dict) : NULL;
+    Py_XDECREF(code);
+    return result;
+}
+
+/* runpy's own way into a module, a directory or a zip file, as pymain_run_module(). */
+static PyObject *run_module(const char *name, bool set_argv0)
+{
+    PyObject *runpy = PyImport_ImportModule("runpy");
+    PyObject *module = runpy ? PyUnicode_DecodeFSDefault(name) : NULL;
+    PyObject *result = module
+                           ? PyObject_CallMethod(runpy, "_run_module_as_main", "OO",
+                                                 module, set_argv0 ? Py_True : Py_False)
+                           : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(runpy);
+    return result;
+}
+
+static bool has_suffix(const char *text, const char *suffix)
+{
+    size_t n = strlen(text), m = strlen(suffix);
+    return n >= m && strcmp(text + n - m, suffix) == 0;
+}
+
+/* True where one of sys.path_hooks knows the path: a directory, a zip file. */
+static bool is_importable_path(const char *path)
+{
+    PyObject *hooks = PySys_GetObject("path_hooks");
+    PyObject *name = PyUnicode_DecodeFSDefault(path);
+    PyObject *finder = NULL;
+    if (name && hooks && PyList_Check(hooks)) {
+        for (Py_ssize_t i = 0; !finder && i < PyList_GET_SIZE(hooks); i++) {
+            finder = PyObject_CallOneArg(PyList_GET_ITEM(hooks, i), name);
+            PyErr_Clear(); /* ImportError: not of its kind */
+        }
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(finder);
+    return finder != NULL;
+}
+
+static PyObject *run_script(const subhost_task *task, PyObject *dict)
+{
+    const char *path = task->source;
+    struct stat st;
+    FILE *stream = fopen(path, "rbe");
+    bool directory = stream && fstat(fileno(stream), &st) == 0 && S_ISDIR(st.st_mode);
+    if (!stream) {
+        PyObject *name = PyUnicode_DecodeFSDefault(path);
+        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, name);
+        Py_XDECREF(name);
+        return NULL;
+    }
+    if (set_argv(task, path) < 0) {
+        fclose(stream);
+        return NULL;
+    }
+    if (directory || (!has_suffix(path, ".py") && is_importable_path(path))) {
+        fclose(stream);
+        return set_path0(path) < 0 ? NULL : run_module("__main__", false);
+    }
+    bool compiled = has_suffix(path, ".pyc");
+    PyObject *result = NULL;
+    if (set_script_path0(path) == 0 && describe_script(dict, path, compiled) == 0)
+        result = compiled ? run_compiled(stream, dict)
+                          : PyRun_FileExFlags(stream, path, Py_file_input, dict, dict, 0,
+                                              NULL);
+    fclose(stream);
+    return result;
+}
+
+static PyObject *run_stdin(const subhost_task *task, PyObject *dict)
+{
+    if (set_argv(task, "-") < 0 || set_path0("") < 0)
+        return NULL;
+    return PyRun_FileExFlags(stdin, "<stdin>", Py_file_input, dict, dict, 0, NULL);
+}
+
+static PyObject *run_code(const subhost_task *task, PyObject *dict)
+{
+    if (set_argv(task, "-c") < 0 || set_path0("") < 0)
+        return NULL;
+    PyObject *source = PyUnicode_DecodeLocale(task->source, "surrogateescape");
+    PyObject *code =
+        source ? subhost__prelude_call(task->interp, "compile_command", "(O)", source)
+               : NULL;
+    Py_XDECREF(source);
+    PyObject *result = code ? PyEval_EvalCode(code, dict, dict) : NULL;
+    Py_XDECREF(code);
+    return result;
+}
+
+static PyObject *run_named_module(const subhost_task *task)
+{
+    char cwd[PATH_MAX];
+    if (set_argv(task, "-m") < 0 || set_path0(getcwd(cwd, sizeof cwd) ? cwd : "") < 0)
+        return NULL;
+    return run_module(task->source, true);
+}
+
+static PyObject *run(subhost_interp *interp, const subhost_task *task)
+{
+    PyObject *dict = main_dict(interp);
+    if (!dict)
+        return NULL;
+    Py_INCREF(dict);
+    PyObject *result = NULL;
+    switch (task->kind) {
+    case SUBHOST_PROGRAM_FILE:
+        result = strcmp(task->source, "-") == 0 ? run_stdin(task, dict)
+                                                : run_script(task, dict);
+        break;
+    case SUBHOST_PROGRAM_MODULE:
+        result = run_named_module(task);
+        break;
+    case SUBHOST_PROGRAM_CODE:
+        result = run_code(task, dict);
+        break;
+    }
+    Py_DECREF(dict);
+    return result;
+}
+
+/* ---- what it ended with
+ * ------------------------------------------------------------------------ */
+
+/* SystemExit's code as python's exit status (CPython's _Py_HandleSystemExit): an int,
+ * None for 0, anything else is printed and is 1. */
+static int exit_status(PyObject *exception)
+{
+    PyObject *code = PyObject_GetAttrString(exception, "code");
+    int status = 1;
+    if (!code) {
+        PyErr_Clear();
+    } else if (code == Py_None) {
+        status = 0;
+    } else if (PyLong_Check(code)) {
+        /* Out of range is -1, as there; the kernel keeps the low eight bits. */
+        status = (int)PyLong_AsLong(code);
+        PyErr_Clear();
+    } else {
+        PyObject *stream = PySys_GetObject("stderr");
+        if (stream && stream != Py_None) {
+            PyFile_WriteObject(code, stream, Py_PRINT_RAW);
+            PyErr_Clear();
+            PyFile_WriteString("\n", stream);
+        } else {
+            PyObject_Print(code, stderr, Py_PRINT_RAW);
+            fputc('\n', stderr);
+        }
+        PyErr_Clear();
+    }
+    Py_XDECREF(code);
+    return status & 0xFF;
+}
+
+/* sys.excepthook, as PyErr_Print() but without its exit() on a SystemExit. Takes the
+ * exception over. Returns the exit status. */
+static int print_exception(PyObject *exception)
+{
+    PySys_SetObject("last_exc", exception);
+    PySys_SetObject("last_type", (PyObject *)Py_TYPE(exception));
+    PySys_SetObject("last_value", exception);
+    PyObject *traceback = PyException_GetTraceback(exception);
+    PySys_SetObject("last_traceback", traceback ? traceback : Py_None);
+    PyObject *hook = PySys_GetObject("excepthook");
+    int status = 1;
+    if (PySys_Audit("sys.excepthook", "OOOO", hook ? hook : Py_None,
+                    (PyObject *)Py_TYPE(exception), exception,
+                    traceback ? traceback : Py_None) < 0)
+        PyErr_Clear();
+    if (hook) {
+        Py_INCREF(hook);
+        PyObject *result =
+            PyObject_CallFunctionObjArgs(hook, (PyObject *)Py_TYPE(exception), exception,
+                                         traceback ? traceback : Py_None, NULL);
+        Py_XDECREF(result);
+        Py_DECREF(hook);
+        PyObject *second = result ? NULL : PyErr_GetRaisedException();
+        if (second && PyErr_GivenExceptionMatches(second, PyExc_SystemExit)) {
+            status = exit_status(second);
+        } else if (second) {
+            PySys_WriteStderr("Error in sys.excepthook:\n");
+            PyErr_DisplayException(second);
+            PySys_WriteStderr("\nOriginal exception was:\n");
+            PyErr_DisplayException(exception);
+        }
+        Py_XDECREF(second);
+    } else {
+        PySys_WriteStderr("sys.excepthook is missing\n");
+        PyErr_DisplayException(exception);
+    }
+    PyErr_Clear();
+    Py_XDECREF(traceback);
+    return status;
+}
+
+static void explain(subhost_interp *interp, PyObject *exception)
+{
+    PyObject *line = subhost__prelude_call(interp, "explain", "(O)", exception);
+    if (line && PyUnicode_Check(line)) {
+        PyObject *stream = PySys_GetObject("stderr");
+        if (stream && stream != Py_None) {
+            PyFile_WriteObject(line, stream, Py_PRINT_RAW);
+            PyErr_Clear();
+            PyFile_WriteString("\n", stream);
+        }
+    }
+    PyErr_Clear();
+    Py_XDECREF(line);
+}
+
+static char *describe(PyObject *exception)
+{
+    char *detail = NULL;
+    PyObject *text = PyObject_Str(exception);
+    const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
+    if (asprintf(&detail, "%s%s%s", Py_TYPE(exception)->tp_name,
+                 utf8 && *utf8 ? ": " : "", utf8 ? utf8 : "") < 0)
+        detail = NULL;
+    PyErr_Clear();
+    Py_XDECREF(text);
+    return detail;
+}
+
+static int cancel_status(enum subhost_reason reason)
+{
+    switch (reason) {
+    case SUBHOST_BY_DEADLINE:
+        return 124;
+    case SUBHOST_BY_SIGINT:
+        return 130;
+    case SUBHOST_BY_SIGTERM:
+        return 143;
+    case SUBHOST_BY_REQUEST:
+    case SUBHOST_BY_CLOSE:
+        break;
+    }
+    return 137;
+}
+
+/* The program has ended with `exception` (taken over; NULL: it returned). */
+static void conclude(subhost_interp *interp, PyObject *exception,
+                     subhost_outcome *outcome, char **detail)
+{
+    struct cancel *cancel = &interp->cancel;
+    bool cancelled = atomic_load(&cancel->requested);
+    outcome->kind = SUBHOST_RETURNED;
+    if (exception && PyErr_GivenExceptionMatches(exception, PyExc_SystemExit)) {
+        outcome->kind = SUBHOST_EXITED;
+        outcome->code = outcome->status = exit_status(exception);
+    } else if (exception) {
+        bool is_cancel = cancelled && subhost__module_is_cancel(interp, exception);
+        outcome->kind = is_cancel ? SUBHOST_CANCELLED : SUBHOST_RAISED;
+        outcome->code = outcome->status = 1;
+        *detail = describe(exception);
+        bool interrupt = PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt);
+        explain(interp, exception);
+        outcome->status = print_exception(exception);
+        if (is_cancel)
+            outcome->status = cancel_status(cancel->reason);
+        else if (interrupt)
+            outcome->status = 130; /* python ends by SIGINT then */
+    }
+    Py_XDECREF(exception);
+}
+
+/* ---- what follows
+ * -------------------------------------------------------------------------------- */
+
+/* CPython's flush_std_files(): what cannot be written to stdout is said, and is 120. */
+static int flush_stream(const char *name, bool say)
+{
+    PyObject *stream = PySys_GetObject(name);
+    if (!stream || stream == Py_None)
+        return 0;
+    Py_INCREF(stream);
+    int status = 0;
+    PyObject *closed = PyObject_GetAttrString(stream, "closed");
+    int is_closed = closed ? PyObject_IsTrue(closed) : 0;
+    Py_XDECREF(closed);
+    PyErr_Clear();
+    if (is_closed <= 0) {
+        PyObject *result = PyObject_CallMethod(stream, "flush", NULL);
+        if (!result) {
+            if (!say)
+                PyErr_Clear();
+            else if (Py_Version >= 0x030E0000)
+                PyErr_FormatUnraisable("Exception ignored while flushing sys.%s", name);
+            else
+                PyErr_WriteUnraisable(stream);
+            status = say ? -1 : 0;
+        }
+        Py_XDECREF(result);
+    }
+    Py_DECREF(stream);
+    return status;
+}
+
+static void finish(subhost_interp *interp)
+{
+    struct cancel *cancel = &interp->cancel;
+    bool again = true;
+    /* A cancel that arrives here interrupts what is waited for; the waiting goes on until
+     * everything has ended, or the ladder has come to its last rung. */
+    while (again) {
+        PyObject *result = subhost__prelude_call(interp, "finish", "()");
+        again = false;
+        if (!result) {
+            PyObject *exception = PyErr_GetRaisedException();
+            again = atomic_load(&cancel->requested) &&
+                    interp->state == INTERP_FINISHING &&
+                    subhost__module_is_cancel(interp, exception);
+            if (!again) {
+                PyErr_SetRaisedException(exception);
+                PyErr_FormatUnraisable("Exception ignored at the program's end");
+            } else {
+                Py_DECREF(exception);
+            }
+        }
+        Py_XDECREF(result);
+    }
+}
+
+/* Once more for threads that nobody has told yet: the program they belong to has ended.
+ */
+static void widen_cancel(subhost_interp *interp)
+{
+    struct cancel *cancel = &interp->cancel;
+    if (!atomic_load(&cancel->requested))
+        return;
+    atomic_store(&cancel->scope, CANCEL_ALL);
+    atomic_fetch_add(&cancel->raise_round, 1);
+    subhost__cancel_service(interp);
+    PyErr_Clear();
+}
+
+void subhost__program_run(subhost_interp *interp, subhost_task *task,
+                          subhost_outcome *outcome, char **detail)
+{
+    PyObject *result = run(interp, task);
+    PyObject *exception = result ? NULL : PyErr_GetRaisedException();
+    Py_XDECREF(result);
+    pthread_mutex_lock(&interp->lock);
+    bool ours = subhost__interp_enter(interp, INTERP_FINISHING);
+    pthread_mutex_unlock(&interp->lock);
+    conclude(interp, exception, outcome, detail);
+    if (!ours)
+        return; /* abandoned meanwhile */
+    widen_cancel(interp);
+    finish(interp);
+    int flushed = flush_stream("stdout", true);
+    flush_stream("stderr", false);
+    if (flushed < 0)
+        outcome->status = STATUS_FLUSH_FAILED;
+    PyObject *rearmed = subhost__prelude_call(interp, "rearm", "()");
+    Py_XDECREF(rearmed);
+    PyErr_Clear();
+    if (atomic_load(&interp->cancel.requested)) {
+        outcome->cancel_reason = (int)interp->cancel.reason;
+        if (interp->cancel.reason == SUBHOST_BY_DEADLINE) {
+            /* As timeout(1): whatever it made of it, its time was up. */
+            outcome->kind = SUBHOST_TIMED_OUT;
+            outcome->status = 124;
+        }
+    }
+}

@@ -1,0 +1,363 @@
+"""What runs in every hosted interpreter before the program does.
+
+Its namespace is the host's, not the program's. `_host` (functions in C) is there when it
+runs. Kept small: each interpreter pays for it at its start."""
+
+import _signal
+import _thread
+import sys
+
+
+# ---- signals: as in python's main thread, taken by the host --------------------------
+
+_handlers = _host.handlers  # {number: callable, SIG_IGN or SIG_DFL}
+_default_int_handler = _signal.default_int_handler
+_SIG_DFL, _SIG_IGN = 0, 1
+
+
+def _check_number(number):
+    if not 1 <= number < _signal.NSIG:
+        raise ValueError("signal number out of range")
+
+
+def _initial(number):
+    kind = _host.initial_disposition(number)
+    if kind == "d":
+        return _SIG_DFL
+    return _SIG_IGN if kind == "i" else None
+
+
+def _check_thread(what):
+    if _thread.get_ident() != _host.driver_ident():
+        raise ValueError(what + " only works in main thread of the main interpreter")
+
+
+def signal(signalnum, handler, /):
+    """Set the action for the given signal (the host takes it on its main thread)."""
+    import operator
+
+    signalnum = operator.index(signalnum)
+    if not callable(handler) and handler not in (_SIG_DFL, _SIG_IGN):
+        raise TypeError(
+            "signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object"
+        )
+    _check_thread("signal")
+    _check_number(signalnum)
+    old = getsignal(signalnum)
+    if not callable(handler):
+        handler = int(handler)
+    before = _handlers.get(signalnum)
+    _handlers[signalnum] = handler
+    try:
+        _host.take_signal(signalnum, _action(signalnum, handler))
+    except BaseException:
+        if before is None:
+            _handlers.pop(signalnum, None)
+        else:
+            _handlers[signalnum] = before
+        raise
+    return old
+
+
+def _action(signalnum, handler):
+    """0: the host's default, 1: ignored, 2: the program's own handler."""
+    if handler is _default_int_handler:
+        return 0 if signalnum == _signal.SIGINT else 2
+    if not callable(handler):
+        return handler
+    # asyncio.run() puts its handler in place of the default one; a cancel for SIGINT calls
+    # it as its first rung.
+    return 0 if signalnum == _signal.SIGINT and _runner_handler(handler) else 2
+
+
+def _runner_handler(handler):
+    runners = sys.modules.get("asyncio.runners")
+    function = getattr(getattr(handler, "func", None), "__func__", None)
+    return runners is not None and function is runners.Runner._on_sigint
+
+
+def getsignal(signalnum, /):
+    """Return the current action for the given signal."""
+    import operator
+
+    signalnum = operator.index(signalnum)
+    _check_number(signalnum)
+    try:
+        return _handlers[signalnum]
+    except KeyError:
+        if signalnum == _signal.SIGINT and _host.initial_disposition(signalnum) == "d":
+            return _default_int_handler
+        return _initial(signalnum)
+
+
+def set_wakeup_fd(fd, /, *, warn_on_full_buffer=True):
+    """Sets the fd to be written to (with the signal number) when a signal comes in."""
+    import operator
+
+    fd = operator.index(fd)
+    _check_thread("set_wakeup_fd")
+    if fd != -1:
+        import os
+
+        os.fstat(fd)
+        if os.get_blocking(fd):
+            raise ValueError("the fd %i must be in non-blocking mode" % fd)
+    return _host.set_wakeup_fd(fd)
+
+
+def siginterrupt(signalnum, flag, /):
+    """Accepted and without effect: no system call of the program's is interrupted."""
+    _check_number(signalnum)
+
+
+_pthread_sigmask = _signal.pthread_sigmask
+
+
+def pthread_sigmask(how, mask, /):
+    """Fetch and/or change the signal mask of the calling thread."""
+    old = _pthread_sigmask(how, mask)
+    if _thread.get_ident() == _host.driver_ident():
+        # The host's main thread must not take what the program's main thread blocks.
+        _host.block_signals(sum(1 << (s - 1) for s in _pthread_sigmask(0, ())))
+    return old
+
+
+for _function in (signal, getsignal, set_wakeup_fd, siginterrupt, pthread_sigmask):
+    _function.__module__ = "_signal"
+    setattr(_signal, _function.__name__, _function)
+
+
+# ---- threads --------------------------------------------------------------------------
+
+_excepthook = _thread._excepthook
+
+
+def excepthook(args, /):
+    """As threading's own, but a cancelled thread ends without a traceback."""
+    if issubclass(args.exc_type, _host.Cancelled):
+        return
+    _excepthook(args)
+
+
+_thread._excepthook = excepthook
+
+
+def join_threads():
+    """What the end of python does before atexit: waits for non-daemon threads."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
+
+
+def finish():
+    """What follows the program's end: threads, atexit. Errors are printed, as there."""
+    join_threads()
+    import atexit
+
+    atexit._run_exitfuncs()
+
+
+def rearm():
+    """Makes the interpreter good for a next task after finish()."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._SHUTTING_DOWN = False
+    pool = sys.modules.get("concurrent.futures.thread")
+    if pool is not None:
+        pool._shutdown = False
+    process_pool = sys.modules.get("concurrent.futures.process")
+    if process_pool is not None:
+        process_pool._global_shutdown = False
+    for number in list(_handlers):
+        del _handlers[number]
+        _host.take_signal(number, 0)
+    _host.set_wakeup_fd(-1)
+
+
+# ---- cancel -----------------------------------------------------------------------------
+
+_callbacks = []  # of on_cancel(), in the order in which they were registered
+
+
+def begin_cancel(by_sigint):
+    """Rung 1. True when an event loop was told, so that raising has to wait."""
+    for callback in list(_callbacks):
+        try:
+            callback()
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+    told = False
+    for frame in list(sys._current_frames().values()):
+        while frame is not None:
+            told = _cancel_loop(frame, by_sigint) or told
+            frame = frame.f_back
+    return told
+
+
+def _cancel_loop(frame, by_sigint):
+    """Has the event loop that this frame runs cancel its main task, in its own way."""
+    name = frame.f_code.co_name
+    if name == "run_until_complete":
+        if by_sigint and "asyncio" in sys.modules:
+            handler = _handlers.get(_signal.SIGINT)
+            if handler is not None and _runner_handler(handler):
+                handler(_signal.SIGINT, None)
+                return True
+        loop = frame.f_locals.get("self")
+        future = frame.f_locals.get("future")
+        if hasattr(future, "cancel") and hasattr(loop, "call_soon_threadsafe"):
+            loop.call_soon_threadsafe(future.cancel)
+            return True
+    elif name == "run_forever":
+        # Not under run_until_complete(): stopping is the loop's own way.
+        back = frame.f_back
+        loop = frame.f_locals.get("self")
+        if (
+            (back is None or back.f_code.co_name != "run_until_complete")
+            and hasattr(loop, "call_soon_threadsafe")
+            and hasattr(loop, "stop")
+        ):
+            loop.call_soon_threadsafe(_stop_loop, loop)
+            return True
+    elif name == "unrolled_run" and frame.f_globals.get("__name__") == "trio._core._run":
+        runner = frame.f_locals.get("runner")
+        if runner is not None and runner.main_task is not None:
+            runner.entry_queue.run_sync_soon(_cancel_trio, runner)
+            return True
+    return False
+
+
+def _stop_loop(loop):
+    raise _host.make_cancelled()
+
+
+def _cancel_trio(runner):
+    runner.main_task.parent_nursery.cancel_scope.cancel()
+
+
+def release_waiter():
+    """Wakes this thread out of Condition.wait(): a spurious wake-up, which is legal, and
+    after which the exception that is pending here is raised at once."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return
+    frame = sys._getframe(1)
+    if frame.f_code is not threading.Condition.wait.__code__:
+        return
+    waiter = frame.f_locals.get("waiter")
+    condition = frame.f_locals.get("self")
+    if waiter is None or not waiter.locked():
+        return
+    try:
+        condition._waiters.remove(waiter)
+    except ValueError:
+        return  # notified meanwhile, or on its way out
+    waiter.release()
+
+
+def swallowers(idents, insist):
+    """Of the threads that Cancelled was raised in, those that go on without it: it is not
+    being handled there (an except or finally clause, a with statement's exit)."""
+    current = sys._current_exceptions()
+    found = []
+    for ident in idents:
+        exception = current.get(ident)
+        seen = set()
+        while exception is not None and id(exception) not in seen:
+            if isinstance(exception, _host.Cancelled):
+                break
+            seen.add(id(exception))
+            exception = exception.__context__
+        if exception is None or insist:
+            found.append(ident)
+    return found
+
+
+def is_cancel(exception):
+    """True for what a cancelled program may end with: Cancelled, what the event loop
+    makes of it, and the error of a call that was ended early."""
+    if isinstance(exception, (_host.Cancelled, KeyboardInterrupt)):
+        return True
+    if isinstance(exception, OSError):
+        import errno
+
+        return exception.errno == errno.ECANCELED
+    if isinstance(exception, BaseExceptionGroup):
+        return all(is_cancel(e) for e in exception.exceptions)
+    for module, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(exception, kind):
+            return True
+    return False
+
+
+# ---- what `import subhost` shows beside the types in C --------------------------------
+
+
+class _OnCancel:
+    """The handle of an on_cancel() callback."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback):
+        self._callback = callback
+
+    def remove(self):
+        for i, callback in enumerate(_callbacks):
+            if callback is self._callback:
+                del _callbacks[i]
+                return
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.remove()
+
+
+def on_cancel(callback, /):
+    """Have callback() run in this interpreter when a cancel arrives, before anything is
+    raised. Returns a handle: .remove(), usable in `with`."""
+    if not callable(callback):
+        raise TypeError("on_cancel() needs a callable")
+
+    def call():  # an identity of its own for each registration
+        callback()
+
+    _callbacks.append(call)
+    return _OnCancel(call)
+
+
+# ---- the start of a program ---------------------------------------------------------------
+
+
+def compile_command(source):
+    """The code of `-c`, its lines known to tracebacks as under python."""
+    if sys.version_info >= (3, 14):
+        import textwrap
+
+        source = textwrap.dedent(source)
+    code = compile(source, "<string>", "exec", dont_inherit=True)
+    import linecache
+
+    linecache._register_code(code, source, "<string>")
+    return code
+
+
+# ---- the end of a program: what python's main() does ------------------------------------
+
+
+def explain(exception):
+    """A line for the user where a module refused a subinterpreter, else None."""
+    if not isinstance(exception, ImportError):
+        return None
+    text = str(exception)
+    mark = " does not support loading in subinterpreters"
+    if mark not in text:
+        return None
+    name = text.split(mark)[0].removeprefix("module ").strip()
+    return (
+        f"subhost: the extension module {name!r} refuses an interpreter with a GIL of its"
+        " own. Run the program with `--gil shared` or `--isolation process`;"
+        f" `subhost audit modules {name}` examines the module."
+    )

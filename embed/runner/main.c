@@ -1,0 +1,65 @@
+/* The runner: a command line over subhost.h and nothing else. */
+#include <stdio.h>
+#include <string.h>
+
+#include <subhost.h>
+
+#include "options.h"
+#include "run.h"
+
+static int main_run(int argc, char **argv)
+{
+    struct options options;
+    int status = options_parse_run(argc, argv, &options);
+    if (status)
+        return status;
+    if (options.help) {
+        options_print_run_help();
+        return 0;
+    }
+    return run_command(&options);
+}
+
+/* One list: command, its function, help. */
+#define COMMANDS(X) X(run, "run a Python program in an interpreter of its own")
+
+static void print_help(void)
+{
+    puts("Usage: subhost COMMAND [OPTION...] ...\n"
+         "       subhost --version | --help | COMMAND --help\n\n"
+         "Runs Python programs in subinterpreters of one process, with deadlines that "
+         "hold\n"
+         "and a Ctrl-C that always works.\n\nCommands:");
+#define COMMAND_HELP(name, help) printf("  %-8s %s\n", #name, help);
+    COMMANDS(COMMAND_HELP)
+#undef COMMAND_HELP
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const names[] = {
+#define COMMAND_NAME(name, help) #name,
+        COMMANDS(COMMAND_NAME)
+#undef COMMAND_NAME
+            "--version",
+        "--help", NULL};
+    if (argc < 2)
+        return options_usage_error("", "no command");
+    const char *command = argv[1];
+    if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0) {
+        print_help();
+        return 0;
+    }
+    if (strcmp(command, "--version") == 0) {
+        puts(subhost_version_details());
+        return 0;
+    }
+#define COMMAND_MAIN(name, help)                                                         \
+    if (strcmp(command, #name) == 0)                                                     \
+        return main_##name(argc - 1, argv + 1);
+    COMMANDS(COMMAND_MAIN)
+#undef COMMAND_MAIN
+    return options_usage_error("", "unknown %s %s%s",
+                               command[0] == '-' ? "option" : "command", command,
+                               options_did_you_mean(command, names));
+}

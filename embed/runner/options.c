@@ -1,0 +1,280 @@
+/* Parsing of the command line. Options stand before FILE, -m or -c, as python's do; what
+ * follows belongs to the program. */
+#define _GNU_SOURCE
+#include "options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_WORKERS 1024
+
+/* One list: short name (0: none), long name, argument's name (NULL: none), help. */
+#define RUN_OPTIONS(X)                                                                   \
+    X('c', NULL, "CODE", "run this code; what follows are its arguments")                \
+    X('m', NULL, "MODULE", "run a module as a program")                                  \
+    X('n', "workers", "N", "run N copies, each in an interpreter of its own")            \
+    X(0, "gil", "own|shared", "a GIL of its own (default), or the main one's")           \
+    X(0, "timeout", "DUR", "a deadline: 500ms, 1.5s, 2m; a bare number is seconds")      \
+    X(0, "grace", "DUR", "how long a cancelled program may take (default 2s)")           \
+    X(0, "stats", NULL, "at the end: interpreters, tasks, cancels, peak RSS")            \
+    X('h', "help", NULL, "this text")
+
+#define OPTION_COUNT_ONE(s, l, a, h) +1
+enum { OPTION_COUNT = 0 RUN_OPTIONS(OPTION_COUNT_ONE) };
+
+struct option_row {
+    char short_name;
+    const char *long_name, *argument, *help;
+};
+
+static const struct option_row rows[] = {
+#define OPTION_ROW(s, l, a, h) {s, l, a, h},
+    RUN_OPTIONS(OPTION_ROW)
+#undef OPTION_ROW
+};
+
+int options_usage_error(const char *command, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("subhost: ", stderr);
+    if (*command)
+        fprintf(stderr, "%s: ", command);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\nTry `subhost %s%s--help`.\n", command, *command ? " " : "");
+    va_end(args);
+    return STATUS_FAILED;
+}
+
+void options_print_run_help(void)
+{
+    puts("Usage: subhost run [OPTION...] FILE|- [ARG...]\n"
+         "       subhost run [OPTION...] -m MODULE [ARG...]\n"
+         "       subhost run [OPTION...] -c CODE [ARG...]\n\n"
+         "Runs a Python program in an interpreter of its own inside this process, as\n"
+         "`python` would run it.\n\nOptions:");
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%c%c%s%s%s%s%s", rows[i].short_name ? '-' : ' ',
+                 rows[i].short_name ? rows[i].short_name : ' ',
+                 rows[i].long_name && rows[i].short_name ? ", " : "  ",
+                 rows[i].long_name ? "--" : "",
+                 rows[i].long_name ? rows[i].long_name : "", rows[i].argument ? " " : "",
+                 rows[i].argument ? rows[i].argument : "");
+        printf("  %-22s %s\n", name, rows[i].help);
+    }
+    puts("\nExit status: the program's; 124 its deadline passed; 130, 143 ended by "
+         "SIGINT,\n"
+         "SIGTERM; 137 it had to be abandoned; 125 subhost failed; 126 the program "
+         "cannot\n"
+         "be run; 127 not found. With several workers: the first failure's.\n\n"
+         "The first SIGINT or SIGTERM cancels within the grace period, the second ends "
+         "the\n"
+         "process at once. SIGUSR1 prints the Python stacks of all interpreters.");
+}
+
+/* ---- values
+ * ------------------------------------------------------------------------------ */
+
+bool options_duration(const char *text, int64_t *ns)
+{
+    static const struct {
+        const char *suffix;
+        double seconds;
+    } units[] = {{"", 1}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+    char *end;
+    /* strtod() takes more than a user means: a sign, inf, nan, hexadecimal. */
+    if (strspn(text, "0123456789.") == 0)
+        return false;
+    errno = 0;
+    double value = strtod(text, &end);
+    if (end == text || errno == ERANGE || memchr(text, 'x', (size_t)(end - text)))
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (strcmp(end, units[i].suffix) != 0)
+            continue;
+        double result = value * units[i].seconds * 1e9;
+        /* About 290 years; more is a mistake. */
+        if (!(result >= 0) || result >= 9.2e18)
+            return false;
+        *ns = (int64_t)result;
+        return true;
+    }
+    return false;
+}
+
+static bool parse_count(const char *text, long max, long *value)
+{
+    char *end;
+    errno = 0;
+    *value = strtol(text, &end, 10);
+    return *text && !*end && !errno && *value >= 1 && *value <= max;
+}
+
+/* ---- names
+ * ---------------------------------------------------------------------------------- */
+
+/* Levenshtein distance, of words short enough for an option's name. */
+static size_t distance(const char *a, const char *b)
+{
+    enum { MAX = 32 };
+    size_t row[MAX + 1], n = strlen(a), m = strlen(b);
+    if (n > MAX || m > MAX)
+        return MAX;
+    for (size_t j = 0; j <= m; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            row[j] = row[j] + 1 < row[j - 1] + 1 ? row[j] + 1 : row[j - 1] + 1;
+            if (substitute < row[j])
+                row[j] = substitute;
+        }
+    }
+    return row[m];
+}
+
+const char *options_did_you_mean(const char *word, const char *const *candidates)
+{
+    static char text[80];
+    const char *best = NULL;
+    size_t best_distance = 3;
+    for (; *candidates; candidates++) {
+        size_t d = distance(word, *candidates);
+        /* `time` for `timeout`: what is typed may also be a beginning. */
+        if (strlen(word) >= 2 && strncmp(word, *candidates, strlen(word)) == 0)
+            d = 1;
+        if (d < best_distance) {
+            best_distance = d;
+            best = *candidates;
+        }
+    }
+    text[0] = '\0';
+    if (best)
+        snprintf(text, sizeof text, "; did you mean %s?", best);
+    return text;
+}
+
+/* The option at argv[index] that getopt did not know. */
+static int unknown_option(const char *arg)
+{
+    const char *names[OPTION_COUNT + 1] = {NULL};
+    static char dashed[OPTION_COUNT][32];
+    size_t count = 0;
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        if (!rows[i].long_name)
+            continue;
+        snprintf(dashed[i], sizeof dashed[i], "--%s", rows[i].long_name);
+        names[count++] = dashed[i];
+    }
+    char word[32];
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(arg, "="), arg);
+    return options_usage_error(
+        "run", "unknown option %s%s", arg,
+        strncmp(arg, "--", 2) == 0 ? options_did_you_mean(word, names) : "");
+}
+
+/* ---- parsing
+ * ---------------------------------------------------------------------------------- */
+
+static int take_value(struct options *options, const char *name, const char *value)
+{
+    long count;
+    if (strcmp(name, "workers") == 0) {
+        if (!parse_count(value, MAX_WORKERS, &count))
+            return options_usage_error("run",
+                                       "--workers: '%s' is not a number from 1 to %d",
+                                       value, MAX_WORKERS);
+        options->workers = (int)count;
+    } else if (strcmp(name, "gil") == 0) {
+        if (strcmp(value, "own") != 0 && strcmp(value, "shared") != 0)
+            return options_usage_error("run", "--gil: '%s' is neither own nor shared",
+                                       value);
+        options->gil = value[0] == 'o' ? SUBHOST_GIL_OWN : SUBHOST_GIL_SHARED;
+    } else if (strcmp(name, "timeout") == 0 || strcmp(name, "grace") == 0) {
+        int64_t *to = name[0] == 't' ? &options->timeout : &options->grace;
+        if (!options_duration(value, to))
+            return options_usage_error(
+                "run", "--%s: '%s' is not a duration (500ms, 1.5s, 2m, or seconds)", name,
+                value);
+    } else if (strcmp(name, "stats") == 0) {
+        options->stats = true;
+    } else {
+        options->help = true;
+    }
+    return 0;
+}
+
+static const struct option_row *find_short(int c)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (rows[i].short_name == c)
+            return &rows[i];
+    return NULL;
+}
+
+/* What stands behind the options: the program and its arguments. */
+static int take_program(int argc, char **argv, int index, struct options *options)
+{
+    if (!options->source) {
+        if (index >= argc)
+            return options_usage_error("run",
+                                       "no program: FILE, -, -m MODULE or -c CODE");
+        options->kind = SUBHOST_PROGRAM_FILE;
+        options->source = argv[index++];
+    }
+    options->argc = argc - index;
+    options->argv = argv + index;
+    return 0;
+}
+
+int options_parse_run(int argc, char **argv, struct options *options)
+{
+    struct option long_options[OPTION_COUNT + 1] = {{0}};
+    char short_options[2 * OPTION_COUNT + 3] = "+:"; /* stop at FILE; ':' when missing */
+    size_t long_count = 0, at = 2;
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        if (rows[i].long_name)
+            long_options[long_count++] = (struct option){
+                rows[i].long_name, rows[i].argument ? required_argument : no_argument,
+                NULL, 256 + (int)i};
+        if (rows[i].short_name) {
+            short_options[at++] = rows[i].short_name;
+            if (rows[i].argument)
+                short_options[at++] = ':';
+        }
+    }
+    *options = (struct options){.workers = 1};
+    opterr = 0;
+    optind = 1;
+    for (;;) {
+        int index = optind;
+        int c = getopt_long(argc, argv, short_options, long_options, NULL);
+        if (c == -1)
+            break;
+        if (c == '?')
+            return unknown_option(argv[index]);
+        if (c == ':')
+            return options_usage_error("run", "%s needs an argument", argv[index]);
+        if (c == 'c' || c == 'm') {
+            options->kind = c == 'c' ? SUBHOST_PROGRAM_CODE : SUBHOST_PROGRAM_MODULE;
+            options->source = optarg;
+            break; /* the rest is the program's, dashes or not */
+        }
+        const struct option_row *row = c >= 256 ? &rows[c - 256] : find_short(c);
+        int status = take_value(options, row->long_name, optarg);
+        if (status)
+            return status;
+        if (options->help)
+            return 0;
+    }
+    return take_program(argc, argv, optind, options);
+}

@@ -1,0 +1,46 @@
+/* The runner's command line: see options.c. */
+#ifndef RUNNER_OPTIONS_H
+#define RUNNER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <subhost.h>
+
+/* Exit statuses of the runner's own (env(1), timeout(1), CONTRACT). */
+enum {
+    STATUS_TIMED_OUT = 124,
+    STATUS_FAILED = 125,
+    STATUS_CANNOT_RUN = 126,
+    STATUS_NOT_FOUND = 127,
+    STATUS_KILLED = 137,
+};
+
+struct options {
+    enum subhost_program_kind kind;
+    const char *source; /* FILE, MODULE or CODE */
+    int argc;
+    char **argv;
+    int workers;
+    enum subhost_gil gil;
+    int64_t timeout, grace; /* ns; 0: none given */
+    bool stats;
+    bool help;
+};
+
+/* Parses what follows `subhost run`. 0, or an exit status after a message on stderr. */
+int options_parse_run(int argc, char **argv, struct options *options);
+void options_print_run_help(void);
+
+/* "500ms", "1.5s", "2m", "1h", "0.3" as nanoseconds; false: not a duration. */
+bool options_duration(const char *text, int64_t *ns);
+
+/* "; did you mean X?" for the candidate that is nearest to `word`, or "". The result is
+ * static. */
+const char *options_did_you_mean(const char *word, const char *const *candidates);
+
+/* "subhost: ..." on stderr, and a hint where to look. Returns STATUS_FAILED. */
+int options_usage_error(const char *command, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+#endif

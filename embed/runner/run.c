@@ -1,0 +1,216 @@
+/* `subhost run`: a program in one interpreter or in several at once. */
+#define _GNU_SOURCE
+#include "run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct run {
+    const struct options *options;
+    subhost_host *host;
+    subhost_task **tasks;
+    int running;
+    int status;     /* of the first worker that failed */
+    int failed;     /* workers that did not end with 0 */
+    bool abandoned; /* a thread is still in there: no orderly exit of the process */
+};
+
+/* ---- before anything is started
+ * ------------------------------------------------------------ */
+
+/* 0, or the status with which a FILE cannot be run, after a message. */
+static int check_file(const char *path)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        int error = errno;
+        fprintf(stderr, "subhost: can't open file '%s': %s\n", path, strerror(error));
+        return error == ENOENT || error == ENOTDIR ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN;
+    }
+    int status = 0;
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+        if (faccessat(fd, "__main__.py", F_OK, 0) != 0 &&
+            faccessat(fd, "__main__.pyc", F_OK, 0) != 0) {
+            fprintf(
+                stderr,
+                "subhost: '%s' is a directory without a __main__.py: name the program "
+                "in it, or use -m\n",
+                path);
+            status = STATUS_CANNOT_RUN;
+        }
+    }
+    close(fd);
+    return status;
+}
+
+/* ---- events
+ * ------------------------------------------------------------------------------------ */
+
+static void on_end(subhost_task *task, void *data)
+{
+    struct run *run = data;
+    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_task_wait(task, 0, &outcome, NULL);
+    run->running--;
+    if (outcome.kind == SUBHOST_FAILED)
+        fprintf(stderr, "subhost: %s: %s\n", subhost_task_name(task), outcome.detail);
+    if (outcome.kind == SUBHOST_ABANDONED) {
+        run->abandoned = true;
+        fprintf(stderr,
+                "subhost: %s could not be interrupted within the grace period and was "
+                "abandoned\n",
+                subhost_task_name(task));
+    }
+    int status = outcome.status;
+    if (outcome.kind == SUBHOST_ABANDONED && outcome.cancel_reason == SUBHOST_BY_DEADLINE)
+        status = STATUS_KILLED;
+    if (status && run->failed++ == 0)
+        run->status = status;
+}
+
+static void on_signal(subhost_host *host, const subhost_signal_event *event, void *data)
+{
+    (void)host, (void)data;
+    /* The second one, while the first is being obeyed: at once, and without waiting for
+     * anybody. */
+    if (event->waiting > 0 && event->cancelled == 0 &&
+        (event->signo == SIGINT || event->signo == SIGTERM))
+        _exit(128 + event->signo);
+}
+
+/* ---- the end
+ * ----------------------------------------------------------------------------------------
+ */
+
+static void print_stats(subhost_host *host)
+{
+    subhost_stats stats = {.size = sizeof stats};
+    struct rusage usage;
+    subhost_get_stats(host, &stats);
+    getrusage(RUSAGE_SELF, &usage);
+    fprintf(
+        stderr,
+        "subhost: interpreters %llu created, %llu abandoned; tasks %llu started, %llu "
+        "ended; forks 0\n"
+        "subhost: cancels %llu, latency last %.3f ms, max %.3f ms; signals %llu; "
+        "messages %llu; doorbell %s\n"
+        "subhost: peak RSS %.1f MiB, CPU %.3f s user, %.3f s system\n",
+        (unsigned long long)stats.interpreters_created,
+        (unsigned long long)stats.interpreters_abandoned,
+        (unsigned long long)stats.tasks_started, (unsigned long long)stats.tasks_ended,
+        (unsigned long long)stats.cancels, (double)stats.cancel_latency_last / 1e6,
+        (double)stats.cancel_latency_max / 1e6, (unsigned long long)stats.signals,
+        (unsigned long long)stats.messages, subhost_doorbell_name(host),
+        (double)usage.ru_maxrss / 1024,
+        (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6,
+        (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6);
+}
+
+static int fail(subhost_error *err)
+{
+    fprintf(stderr, "subhost: %s\n", subhost_error_message(err));
+    subhost_error_free(err);
+    return STATUS_FAILED;
+}
+
+static const char *program_name(const struct options *options)
+{
+    if (options->kind == SUBHOST_PROGRAM_CODE)
+        return "-c";
+    const char *slash = strrchr(options->source, '/');
+    return slash && slash[1] ? slash + 1 : options->source;
+}
+
+static int start_worker(struct run *run, int worker, subhost_error **err)
+{
+    const struct options *o = run->options;
+    char name[64];
+    if (o->workers > 1)
+        snprintf(name, sizeof name, "%.48s/%d", program_name(o), worker);
+    else
+        snprintf(name, sizeof name, "%.63s", program_name(o));
+    subhost_interp_options interp_options = SUBHOST_INTERP_OPTIONS_INIT;
+    interp_options.name = name;
+    interp_options.gil = o->gil;
+    interp_options.worker = worker;
+    subhost_interp *interp;
+    int code = subhost_interp_create(run->host, &interp_options, &interp, err);
+    if (code)
+        return code;
+    subhost_program program = SUBHOST_PROGRAM_INIT;
+    program.kind = o->kind;
+    program.source = o->source;
+    program.argc = o->argc;
+    program.argv = (const char *const *)o->argv;
+    subhost_task_options task_options = SUBHOST_TASK_OPTIONS_INIT;
+    task_options.name = name;
+    task_options.timeout = o->timeout;
+    task_options.grace = o->grace;
+    task_options.on_end = on_end;
+    task_options.on_end_data = run;
+    code = subhost_submit(interp, &program, &task_options, &run->tasks[worker], err);
+    if (!code)
+        run->running++;
+    /* It ends after its task; the runner needs it for nothing else. */
+    subhost_interp_release(interp);
+    return code;
+}
+
+int run_command(const struct options *options)
+{
+    if (options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") != 0) {
+        int status = check_file(options->source);
+        if (status)
+            return status;
+    }
+    struct run run = {.options = options};
+    subhost_error *err = NULL;
+    subhost_options host_options = SUBHOST_OPTIONS_INIT;
+    host_options.take_signals = 1;
+    host_options.on_signal = on_signal;
+    const char *doorbell = getenv("SUBHOST_DOORBELL");
+    if (doorbell && strcmp(doorbell, "attach") == 0)
+        host_options.doorbell = SUBHOST_DOORBELL_ATTACH;
+    const char *calls = getenv("SUBHOST_INTERRUPTIBLE_CALLS");
+    host_options.no_interruptible_calls = calls && strcmp(calls, "off") == 0;
+    if (subhost_open(&host_options, &run.host, &err))
+        return fail(err);
+    run.tasks = calloc((size_t)options->workers, sizeof *run.tasks);
+    if (!run.tasks) {
+        subhost_close(run.host, SUBHOST_CLOSE_EXITING, 0, NULL);
+        fprintf(stderr, "subhost: out of memory\n");
+        return STATUS_FAILED;
+    }
+    int code = 0;
+    for (int worker = 0; worker < options->workers && !code; worker++)
+        code = start_worker(&run, worker, &err);
+    while (run.running > 0 && !code) {
+        int events = subhost_dispatch(run.host, SUBHOST_FOREVER, &err);
+        if (events < 0)
+            code = events;
+    }
+    int status = code ? fail(err) : run.status;
+    if (options->stats)
+        print_stats(run.host);
+    for (int worker = 0; worker < options->workers; worker++)
+        subhost_task_release(run.tasks[worker]);
+    free(run.tasks);
+    int64_t grace = options->grace ? options->grace : SUBHOST_MSEC(2000);
+    err = NULL;
+    if (subhost_close(run.host, SUBHOST_CLOSE_EXITING, run.abandoned ? 0 : grace, &err)) {
+        subhost_error_free(err);
+        /* Threads that cannot be stopped run on: exit() would take the ground from under
+         * them. What the C library still holds is written all the same. */
+        fflush(NULL);
+        _exit(status);
+    }
+    return status;
+}

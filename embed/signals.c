@@ -1,0 +1,311 @@
+/* Signals: taken in C, handed to the main loop, routed to the interpreters.
+ *
+ * A handler notes the signal in a counter and writes an eventfd; the main loop does the
+ * rest without any GIL, so no interpreter can hold it up. The kernel gives a signal that
+ * is sent to the process to its main thread where that does not block it
+ * (complete_signal() in the kernel's signal.c), and ours does not.
+ *
+ * Why not a signalfd: it needs the signal blocked in every thread, and a blocked mask is
+ * inherited through fork and exec by every process that a program starts, where a handler
+ * becomes the default again by itself (execve(2)). */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "interp.h"
+#include "module.h"
+
+/* Written by the handler, read by the main loop. Process-wide, as signals are. */
+static atomic_uint noted[SUBHOST_NSIG];
+static atomic_int note_fd = -1;
+static _Atomic pid_t note_pid;
+
+static struct sigaction initial[SUBHOST_NSIG];
+static bool initial_known[SUBHOST_NSIG];
+static bool taken[SUBHOST_NSIG]; /* under host->lock */
+
+static void on_signal(int signo, siginfo_t *info, void *context)
+{
+    (void)context;
+    int saved_errno = errno;
+    if (signo == SUBHOST_KICK_SIGNAL && info->si_code == SI_TKILL)
+        return; /* a kick: to interrupt the call was all */
+    if (getpid() != atomic_load(&note_pid)) {
+        /* A child between fork and exec: what would have happened without us. Nothing
+         * shared is touched, it may be a vfork child. */
+        struct sigaction action = {.sa_handler = SIG_DFL};
+        sigaction(signo, &action, NULL);
+        raise(signo);
+        errno = saved_errno;
+        return;
+    }
+    atomic_fetch_add(&noted[signo], 1);
+    uint64_t one = 1;
+    ssize_t written = write(atomic_load(&note_fd), &one, sizeof one);
+    (void)written;
+    errno = saved_errno;
+}
+
+static void remember_initial(int signo)
+{
+    if (!initial_known[signo] && sigaction(signo, NULL, &initial[signo]) == 0)
+        initial_known[signo] = true;
+}
+
+char subhost__signal_initial(int signo)
+{
+    if (signo < 1 || signo >= SUBHOST_NSIG)
+        return 'o';
+    if (signo == SUBHOST_KICK_SIGNAL)
+        return 'd';
+    remember_initial(signo);
+    if (initial[signo].sa_flags & SA_SIGINFO)
+        return 'o';
+    /* python ignores these two at its start, and so does the host. */
+    if (signo == SIGPIPE || signo == SIGXFSZ)
+        return 'i';
+    return initial[signo].sa_handler == SIG_IGN   ? 'i'
+           : initial[signo].sa_handler == SIG_DFL ? 'd'
+                                                  : 'o';
+}
+
+static int take(int signo)
+{
+    remember_initial(signo);
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
+    sigfillset(&action.sa_mask);
+    /* A kick must interrupt a call; anything else should not. */
+    if (signo != SUBHOST_KICK_SIGNAL)
+        action.sa_flags |= SA_RESTART;
+    if (sigaction(signo, &action, NULL) != 0)
+        return errno;
+    taken[signo] = true;
+    return 0;
+}
+
+static int set_disposition(int signo, void (*handler)(int))
+{
+    remember_initial(signo);
+    struct sigaction action = {.sa_handler = handler};
+    if (sigaction(signo, &action, NULL) != 0)
+        return errno;
+    taken[signo] = false;
+    return 0;
+}
+
+static bool is_host_signal(int signo)
+{
+    return signo == SIGINT || signo == SIGTERM || signo == SIGUSR1;
+}
+
+int subhost__signals_open(subhost_host *host, subhost_error **err)
+{
+    memset(initial_known, 0, sizeof initial_known);
+    memset(taken, 0, sizeof taken);
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++)
+        atomic_store(&noted[signo], 0);
+    atomic_store(&note_fd, host->signal_fd);
+    atomic_store(&note_pid, getpid());
+    int error = take(SUBHOST_KICK_SIGNAL);
+    static const int host_signals[] = {SIGINT, SIGTERM, SIGUSR1};
+    for (size_t i = 0; host->options.take_signals && i < ARRAY_LENGTH(host_signals);
+         i++) {
+        /* As python: what was ignored when we started (nohup) stays ignored. */
+        if (!error && subhost__signal_initial(host_signals[i]) != 'i')
+            error = take(host_signals[i]);
+    }
+    if (host->options.take_signals && !error) {
+        error = set_disposition(SIGPIPE, SIG_IGN);
+        if (!error)
+            error = set_disposition(SIGXFSZ, SIG_IGN);
+    }
+    if (error)
+        return subhost__fail_errno(err, error, "taking signals");
+    return 0;
+}
+
+void subhost__signals_close(subhost_host *host)
+{
+    (void)host;
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
+        /* A kick on its way must not end the process: SIGURG's default is to be ignored.
+         */
+        if (initial_known[signo])
+            sigaction(signo, &initial[signo], NULL);
+    }
+    atomic_store(&note_fd, -1);
+}
+
+/* ---- what the programs want
+ * ----------------------------------------------------------------- */
+
+static void wants(subhost_host *host, int signo, unsigned *handled, unsigned *ignored)
+{
+    *handled = *ignored = 0;
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
+        *handled += (atomic_load(&interp->signals_handled) & SIGNAL_BIT(signo)) != 0;
+        *ignored += (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)) != 0;
+    }
+}
+
+int subhost__signals_update(subhost_host *host, int signo)
+{
+    unsigned handled, ignored;
+    int error = 0;
+    pthread_mutex_lock(&host->lock);
+    wants(host, signo, &handled, &ignored);
+    bool by_host = host->options.take_signals && is_host_signal(signo) &&
+                   subhost__signal_initial(signo) != 'i';
+    if (signo == SIGKILL || signo == SIGSTOP)
+        error = handled || ignored ? EINVAL : 0;
+    else if (handled || (by_host && !ignored))
+        error = taken[signo] ? 0 : take(signo);
+    else if (signo == SUBHOST_KICK_SIGNAL)
+        ; /* stays ours; by default it is ignored anyway */
+    else if (ignored)
+        error = set_disposition(signo, SIG_IGN);
+    else
+        error = set_disposition(signo, SIG_DFL);
+    pthread_mutex_unlock(&host->lock);
+    return error;
+}
+
+/* What a program's main thread blocks, ours must block: else it would take the signal
+ * that sigwait() waits for. pthread_sigmask() works on the calling thread alone, so the
+ * main loop is asked, and for a moment waited for. */
+static _Atomic uint64_t wanted_mask;
+static atomic_uint mask_asked, mask_done;
+
+void subhost__signals_update_mask(subhost_host *host)
+{
+    uint64_t mask = 0;
+    pthread_mutex_lock(&host->lock);
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next)
+        mask |= atomic_load(&interp->signals_blocked);
+    pthread_mutex_unlock(&host->lock);
+    if (atomic_exchange(&wanted_mask, mask) == mask)
+        return;
+    unsigned ticket = atomic_fetch_add(&mask_asked, 1) + 1;
+    subhost__loop_wake(host);
+    int64_t deadline = subhost__now() + SUBHOST_MSEC(200);
+    pthread_mutex_lock(&host->lock);
+    while ((int)(atomic_load(&mask_done) - ticket) < 0) {
+        if (!subhost__cond_wait(&host->ended_cond, &host->lock, deadline))
+            break; /* an embedder that does not dispatch: the mask follows later */
+    }
+    pthread_mutex_unlock(&host->lock);
+}
+
+static void apply_mask(subhost_host *host)
+{
+    unsigned asked = atomic_load(&mask_asked);
+    if (asked == atomic_load(&mask_done))
+        return;
+    uint64_t mask = atomic_load(&wanted_mask);
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, signo);
+        /* Never what the user ends us with, nor what a debugger or the kernel needs. */
+        if (signo != SIGINT && signo != SIGTERM)
+            pthread_sigmask(mask & SIGNAL_BIT(signo) ? SIG_BLOCK : SIG_UNBLOCK, &set,
+                            NULL);
+    }
+    pthread_mutex_lock(&host->lock);
+    atomic_store(&mask_done, asked);
+    pthread_cond_broadcast(&host->ended_cond);
+    pthread_mutex_unlock(&host->lock);
+}
+
+/* ---- routing, on the main thread
+ * --------------------------------------------------------------- */
+
+static void deliver(subhost_interp *interp, int signo)
+{
+    atomic_fetch_or(&interp->signals_pending, SIGNAL_BIT(signo));
+    int fd = atomic_load(&interp->wakeup_fd);
+    if (fd >= 0) {
+        unsigned char byte = (unsigned char)signo;
+        /* Non-blocking, as set_wakeup_fd() demands; what does not fit is lost, as there.
+         */
+        ssize_t written = write(fd, &byte, 1);
+        (void)written;
+    }
+    subhost__channel_ring(interp);
+    subhost__thread_kick_all(interp);
+    if (!interp->next_poke_at) {
+        interp->poke_since = subhost__now();
+        interp->poke_interval = 0;
+        interp->next_poke_at = interp->poke_since + SUBHOST_MSEC(1);
+    }
+}
+
+static void route(subhost_host *host, int signo)
+{
+    subhost_signal_event event = {.size = sizeof event, .signo = signo};
+    bool cancels = host->options.take_signals && (signo == SIGINT || signo == SIGTERM);
+    pthread_mutex_lock(&host->lock);
+    subhost_interp *interp = host->interps;
+    host->stats.signals++;
+    pthread_mutex_unlock(&host->lock);
+    for (; interp; interp = interp->next) {
+        if (atomic_load(&interp->signals_handled) & SIGNAL_BIT(signo)) {
+            event.handled++;
+            deliver(interp, signo);
+            continue;
+        }
+        if (!cancels || (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)))
+            continue;
+        pthread_mutex_lock(&interp->lock);
+        bool busy = interp->current || interp->queue;
+        int64_t grace = interp->current ? interp->current->grace : 0;
+        pthread_mutex_unlock(&interp->lock);
+        if (!busy)
+            continue;
+        if (atomic_load(&interp->cancel.requested))
+            event.waiting++;
+        else
+            event.cancelled++;
+        subhost__cancel_request(interp,
+                                signo == SIGINT ? SUBHOST_BY_SIGINT : SUBHOST_BY_SIGTERM,
+                                NULL, grace);
+    }
+    if (host->options.take_signals && signo == SIGUSR1 && !event.handled)
+        subhost__stacks_request(host, STDERR_FILENO);
+    if (host->options.on_signal)
+        host->options.on_signal(host, &event, host->options.on_signal_data);
+}
+
+int subhost__signals_dispatch(subhost_host *host)
+{
+    int events = 0;
+    apply_mask(host);
+    uint64_t count;
+    if (read(host->signal_fd, &count, sizeof count) < 0)
+        return 0;
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
+        for (unsigned n = atomic_exchange(&noted[signo], 0); n > 0; n--) {
+            route(host, signo);
+            events++;
+        }
+    }
+    return events;
+}
+
+/* ---- handlers, in the interpreter
+ * ------------------------------------------------------------------ */
+
+int subhost__signals_run(subhost_interp *interp)
+{
+    for (;;) {
+        uint64_t pending = atomic_load(&interp->signals_pending);
+        if (!pending)
+            return 0;
+        int signo = __builtin_ctzll(pending) + 1;
+        atomic_fetch_and(&interp->signals_pending, ~SIGNAL_BIT(signo));
+        if (subhost__module_run_handler(interp, signo) < 0)
+            return -1;
+    }
+}

@@ -1,0 +1,227 @@
+/* Stack dumps: the Python stacks of all threads of all hosted interpreters.
+ *
+ * faulthandler knows one interpreter, and dumps from a signal handler while the others
+ * run. Here each interpreter is asked through its channel: a busy one answers between two
+ * bytecodes, a blocked one from inside its interruptible call, and nobody is stopped. One
+ * that does not answer (C code that keeps its GIL) is shown as the kernel sees it. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "interp.h"
+
+#define ANSWER_TIMEOUT SUBHOST_MSEC(100)
+#define MAX_FRAMES 200
+
+/* One interpreter's part of a dump; freed by the last of the asker and the answerer. */
+struct dump {
+    atomic_int refs;
+    subhost_interp *interp;
+    int fd;
+    atomic_bool done;
+    char *text; /* what the interpreter answered, owned */
+    size_t size;
+};
+
+static void unref(struct dump *dump)
+{
+    if (atomic_fetch_sub(&dump->refs, 1) != 1)
+        return;
+    subhost__interp_unref(dump->interp);
+    free(dump->text);
+    free(dump);
+}
+
+/* ---- in the interpreter
+ * -------------------------------------------------------------------- */
+
+static void print_frames(FILE *out, PyThreadState *tstate)
+{
+    PyFrameObject *frame = PyThreadState_GetFrame(tstate);
+    if (!frame)
+        fputs("  (no Python frame)\n", out);
+    for (int depth = 0; frame; depth++) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        const char *file = PyUnicode_AsUTF8(code->co_filename);
+        const char *name = PyUnicode_AsUTF8(code->co_qualname);
+        if (depth < MAX_FRAMES)
+            fprintf(out, "  File \"%s\", line %d in %s\n", file ? file : "?",
+                    PyFrame_GetLineNumber(frame), name ? name : "?");
+        else if (depth == MAX_FRAMES)
+            fputs("  ...\n", out);
+        PyFrameObject *back = PyFrame_GetBack(frame);
+        Py_DECREF(code);
+        Py_DECREF(frame);
+        frame = back;
+    }
+    PyErr_Clear();
+}
+
+static void answer(void *data)
+{
+    struct dump *dump = data;
+    subhost_interp *interp = dump->interp;
+    PyObject *outer = PyErr_GetRaisedException();
+    FILE *out = open_memstream(&dump->text, &dump->size);
+    /* Python frees nothing of another thread's while we hold the GIL. */
+    PyThreadState *tstate = out ? PyInterpreterState_ThreadHead(interp->py) : NULL;
+    for (; tstate; tstate = PyThreadState_Next(tstate)) {
+        struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
+        if (thread && thread->is_attendant)
+            continue;
+        fprintf(out, "Thread 0x%016lx", tstate->thread_id);
+        if (thread)
+            fprintf(out, " [tid %d%s]", (int)thread->tid,
+                    thread->is_driver ? ", the program's main thread" : "");
+        fputs(" (most recent call first):\n", out);
+        print_frames(out, tstate);
+    }
+    if (out)
+        fclose(out);
+    PyErr_SetRaisedException(outer);
+    atomic_store(&dump->done, true);
+    subhost__loop_wake(interp->host);
+    unref(dump);
+}
+
+/* ---- on the main thread
+ * ----------------------------------------------------------------------- */
+
+/* Written in pieces of the kernel's choice, with a bound: the reader may be gone. */
+static void put(int fd, const char *text, size_t size)
+{
+    for (int tries = 0; size > 0 && tries < 100; tries++) {
+        ssize_t n = write(fd, text, size);
+        if (n < 0)
+            return;
+        text += n;
+        size -= (size_t)n;
+    }
+}
+
+static void put_format(int fd, const char *format, ...) SUBHOST_PRINTF(2, 3);
+static void put_format(int fd, const char *format, ...)
+{
+    char buffer[512];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(buffer, sizeof buffer, format, args);
+    va_end(args);
+    if (n > 0)
+        put(fd, buffer, (size_t)n < sizeof buffer ? (size_t)n : sizeof buffer - 1);
+}
+
+/* The first line of /proc/self/task/TID/NAME, "" when there is none. */
+static void read_proc(pid_t tid, const char *name, char *buffer, size_t size)
+{
+    char path[64];
+    buffer[0] = '\0';
+    snprintf(path, sizeof path, "/proc/self/task/%d/%s", (int)tid, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t n = read(fd, buffer, size - 1);
+    buffer[n > 0 ? n : 0] = '\0';
+    buffer[strcspn(buffer, "\n")] = '\0';
+    close(fd);
+}
+
+static void put_native(int fd, subhost_interp *interp)
+{
+    put_format(fd,
+               "(no safe point within 100 ms: C code that keeps the GIL, or a call that "
+               "is not interruptible)\n");
+    pthread_mutex_lock(&interp->threads_lock);
+    for (struct thread *thread = interp->threads; thread; thread = thread->next) {
+        char stat[512], wchan[64], syscall_line[128];
+        read_proc(thread->tid, "stat", stat, sizeof stat);
+        read_proc(thread->tid, "wchan", wchan, sizeof wchan);
+        read_proc(thread->tid, "syscall", syscall_line, sizeof syscall_line);
+        const char *state = strrchr(stat, ')');
+        put_format(fd, "Thread tid %d: state %c, kernel function %s, system call %s\n",
+                   (int)thread->tid, state && state[1] ? state[2] : '?',
+                   *wchan ? wchan : "-", *syscall_line ? syscall_line : "-");
+    }
+    pthread_mutex_unlock(&interp->threads_lock);
+}
+
+static struct dump *ask(subhost_interp *interp)
+{
+    struct dump *dump = calloc(1, sizeof *dump);
+    if (!dump)
+        return NULL;
+    atomic_init(&dump->refs, 2);
+    dump->interp = interp;
+    subhost__interp_ref(interp);
+    if (!subhost__channel_put(&interp->channel, answer, dump)) {
+        atomic_store(&dump->refs, 1);
+        unref(dump);
+        return NULL;
+    }
+    subhost__channel_ring(interp);
+    subhost__thread_kick_all(interp);
+    return dump;
+}
+
+static void wait_for(struct dump *dump, int64_t deadline)
+{
+    /* The main loop pokes while it waits, so that blocked threads answer as well. */
+    int64_t interval = SUBHOST_MSEC(1);
+    while (!atomic_load(&dump->done) && subhost__now() < deadline) {
+        usleep(200);
+        interval -= SUBHOST_MSEC(1) / 5;
+        if (interval <= 0) {
+            subhost__channel_ring(dump->interp);
+            subhost__thread_kick_all(dump->interp);
+            subhost__channel_call_attendant(dump->interp);
+            interval = SUBHOST_MSEC(5);
+        }
+    }
+}
+
+void subhost__stacks_request(subhost_host *host, int fd)
+{
+    int64_t deadline = subhost__now() + ANSWER_TIMEOUT;
+    pthread_mutex_lock(&host->lock);
+    subhost_interp *interp = host->interps;
+    pthread_mutex_unlock(&host->lock);
+    for (; interp; interp = interp->next) {
+        pthread_mutex_lock(&interp->lock);
+        enum interp_state state = interp->state;
+        char task[64] = "";
+        if (interp->current)
+            snprintf(task, sizeof task, ", task %s", interp->current->name);
+        pthread_mutex_unlock(&interp->lock);
+        if (state == INTERP_ENDED || state == INTERP_FAILED)
+            continue;
+        put_format(fd, "Interpreter %u (%s, %s%s):\n", interp->serial, interp->name,
+                   subhost__interp_state_name(state), task);
+        bool reachable = state == INTERP_RUNNING || state == INTERP_FINISHING ||
+                         state == INTERP_IDLE || state == INTERP_QUARANTINED;
+        struct dump *dump = reachable ? ask(interp) : NULL;
+        if (dump)
+            wait_for(dump, deadline);
+        if (dump && atomic_load(&dump->done) && dump->text)
+            put(fd, dump->text, dump->size);
+        else
+            put_native(fd, interp);
+        if (dump)
+            unref(dump);
+    }
+}
+
+int subhost_dump_stacks(subhost_host *host, int fd, subhost_error **err)
+{
+    if (!host || fd < 0)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_dump_stacks: %s",
+                             host ? "not a descriptor" : "no host");
+    if (!pthread_equal(pthread_self(), host->main_thread))
+        return subhost__fail(err, SUBHOST_ETHREAD,
+                             "subhost_dump_stacks: only on the main thread");
+    subhost__stacks_request(host, fd);
+    return 0;
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * subhost.h - host several isolated CPython interpreters in one process.
+ *
+ * The process's main thread belongs to the C program: it opens the host, runs the
+ * host's event loop (or lends the host's descriptor to a loop of its own) and never
+ * holds a GIL. Each interpreter has a driver thread, on which its programs run.
+ *
+ * Conventions, which every function below keeps:
+ *
+ * - Functions that can fail return 0 or a negative code from `enum subhost_code`. When
+ *   `err` is not NULL, a failure also stores an error object there, which the caller
+ *   frees with subhost_error_free(). On success `*err` is left as it was.
+ * - Times are int64_t nanoseconds; durations are relative, SUBHOST_FOREVER is none.
+ * - Structs that the caller fills start with their size (SUBHOST_*_INIT sets it); an
+ *   older, shorter struct works: what it lacks has its default.
+ * - Strings that go in are copied before the function returns. Strings that come out
+ *   belong to the object they came from, unless said otherwise.
+ * - The library never exits, aborts or prints over a caller's mistake.
+ *
+ * The effect line of each function says: the thread it may be called from (main: the
+ * thread that opened the host; any: every thread, hosted or not), whether a GIL may be
+ * held, and whether it may block.
+ */
+#ifndef SUBHOST_H
+#define SUBHOST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SUBHOST_API __attribute__((visibility("default")))
+#else
+#define SUBHOST_API
+#endif
+
+#define SUBHOST_FOREVER INT64_MAX
+#define SUBHOST_MSEC(n) ((int64_t)(n)*1000000)
+
+/* ---- errors ------------------------------------------------------------------- */
+
+/* One list: code, value, what it means. */
+#define SUBHOST_CODES(X)                                                                 \
+    X(SUBHOST_EINVAL, -1, "an argument is invalid")                                      \
+    X(SUBHOST_ENOMEM, -2, "out of memory")                                               \
+    X(SUBHOST_ESYSTEM, -3, "a system call failed")                                       \
+    X(SUBHOST_EPYTHON, -4, "CPython refused or failed")                                  \
+    X(SUBHOST_ESTATE, -5, "not possible in the object's present state")                  \
+    X(SUBHOST_ETHREAD, -6, "not allowed on this thread")                                 \
+    X(SUBHOST_ETIMEDOUT, -7, "the deadline passed")                                      \
+    X(SUBHOST_EAGAIN, -8, "full at the moment; try again")                               \
+    X(SUBHOST_EQUARANTINED, -9, "the interpreter was abandoned")                         \
+    X(SUBHOST_EUNSUPPORTED, -10, "not supported by this CPython or this system")
+
+enum subhost_code {
+    SUBHOST_OK = 0,
+#define SUBHOST_CODE_ENUM(name, value, text) name = (value),
+    SUBHOST_CODES(SUBHOST_CODE_ENUM)
+#undef SUBHOST_CODE_ENUM
+};
+
+typedef struct subhost_error subhost_error;
+
+/* The code of an error; SUBHOST_OK for NULL. Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_error_code(const subhost_error *err);
+/* What happened, outermost context first ("opening the host: ..."), one line. Owned by
+ * the error. Any thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_error_message(const subhost_error *err);
+/* The text of a code; never NULL. Any thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_code_text(int code);
+/* Frees an error; NULL is allowed. Any thread, GIL or not, does not block. */
+SUBHOST_API void subhost_error_free(subhost_error *err);
+
+/* ---- versions ----------------------------------------------------------------- */
+
+/* "0.1.0". Any thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_version(void);
+/* "subhost 0.1.0 (CPython 3.14.8, libffi 3.4.4, gcc 12.2.0)". Any thread, GIL or not,
+ * does not block. */
+SUBHOST_API const char *subhost_version_details(void);
+
+/* ---- the host ----------------------------------------------------------------- */
+
+typedef struct subhost_host subhost_host;
+typedef struct subhost_interp subhost_interp;
+typedef struct subhost_task subhost_task;
+
+enum subhost_doorbell {
+    SUBHOST_DOORBELL_AUTO = 0,   /* the pending call where its self-check passes */
+    SUBHOST_DOORBELL_ATTACH = 1, /* force the documented fallback: attach a thread */
+};
+
+/* What the host did with a signal that it took on the main thread. */
+typedef struct subhost_signal_event {
+    size_t size;
+    int signo;
+    unsigned handled;   /* interpreters whose program has a handler for it */
+    unsigned cancelled; /* interpreters whose cancel it began */
+    unsigned waiting;   /* interpreters whose cancel was under way already */
+} subhost_signal_event;
+
+typedef struct subhost_options {
+    size_t size;
+    /* The interpreter that sys.executable names; NULL: $VIRTUAL_ENV's if that is of the
+     * same version, else the one subhost was built with. */
+    const char *executable;
+    /* Non-zero: SIGINT and SIGTERM are taken and cancel what runs (programs that have
+     * handlers of their own get these called instead), SIGUSR1 dumps the Python stacks,
+     * SIGPIPE and SIGXFSZ are ignored as python does. 0: the embedder's dispositions
+     * stay as they are; only what a program asks for by signal.signal() is taken. */
+    int take_signals;
+    /* Called on the main thread, out of subhost_dispatch(), after a signal was routed. */
+    void (*on_signal)(subhost_host *host, const subhost_signal_event *event, void *data);
+    void *on_signal_data;
+    enum subhost_doorbell doorbell;
+    /* Non-zero: leave blocking libc calls alone. A blocked thread is then interrupted
+     * only where CPython itself can do it. */
+    int no_interruptible_calls;
+} subhost_options;
+
+#define SUBHOST_OPTIONS_INIT                                                             \
+    {                                                                                    \
+        .size = sizeof(subhost_options)                                                  \
+    }
+
+/* Boots CPython on the calling thread, which becomes the main thread, and detaches from
+ * it. One host at a time. Main thread, no GIL, blocks for some 10 ms. */
+SUBHOST_API int subhost_open(const subhost_options *options, subhost_host **host,
+                             subhost_error **err);
+
+/* How subhost_close() leaves CPython. */
+enum subhost_close_mode {
+    SUBHOST_CLOSE_FINALIZE = 0, /* Py_FinalizeEx(); a host can be opened again after it */
+    SUBHOST_CLOSE_EXITING = 1,  /* the process ends right after: skip what it frees */
+};
+
+/* Cancels what still runs, ends the interpreters within `grace`, frees the host. With
+ * abandoned interpreters CPython cannot be finalized: the host is freed as far as their
+ * threads allow and SUBHOST_EQUARANTINED is returned. Main thread, no GIL, blocks up to
+ * `grace` plus 100 ms. */
+SUBHOST_API int subhost_close(subhost_host *host, enum subhost_close_mode mode,
+                              int64_t grace, subhost_error **err);
+
+/* A descriptor that is readable when subhost_dispatch() has something to do; owned by
+ * the host. Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_fd(const subhost_host *host);
+
+/* Handles what is due (signals, cancels, deadlines, ended tasks) and runs the callbacks;
+ * with nothing due it waits up to `timeout` for the first wake-up. Returns the number of
+ * signals and ended tasks it handled, which may be 0, or a negative code. Main thread, no
+ * GIL, blocks up to `timeout`. */
+SUBHOST_API int subhost_dispatch(subhost_host *host, int64_t timeout,
+                                 subhost_error **err);
+
+/* Which doorbell is in use: "pending-call", or "attach: REASON". Owned by the host. Any
+ * thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_doorbell_name(const subhost_host *host);
+
+typedef struct subhost_stats {
+    size_t size;
+    uint64_t interpreters_created;
+    uint64_t interpreters_ended;
+    uint64_t interpreters_abandoned;
+    uint64_t tasks_started;
+    uint64_t tasks_ended;
+    uint64_t cancels;
+    int64_t cancel_latency_last; /* request to the first exception raised, ns; 0: none */
+    int64_t cancel_latency_max;
+    uint64_t messages; /* drained from all channels */
+    uint64_t signals;
+} subhost_stats;
+
+/* Copies the counters. Any thread, GIL or not, does not block. */
+SUBHOST_API void subhost_get_stats(subhost_host *host, subhost_stats *stats);
+
+/* Writes the Python stacks of all threads of all interpreters to `fd` without stopping
+ * them; a thread that does not reach a safe point within 100 ms is reported from /proc
+ * instead. Main thread, no GIL, blocks up to 200 ms. */
+SUBHOST_API int subhost_dump_stacks(subhost_host *host, int fd, subhost_error **err);
+
+/* ---- interpreters ------------------------------------------------------------- */
+
+enum subhost_gil {
+    SUBHOST_GIL_OWN = 0,    /* PEP 684: modules without support for it are refused */
+    SUBHOST_GIL_SHARED = 1, /* the main interpreter's; every extension module loads */
+};
+
+typedef struct subhost_interp_options {
+    size_t size;
+    const char *name; /* of the driver thread, 15 bytes show; NULL: "py/N" */
+    enum subhost_gil gil;
+    int worker; /* subhost.current().worker */
+} subhost_interp_options;
+
+#define SUBHOST_INTERP_OPTIONS_INIT                                                      \
+    {                                                                                    \
+        .size = sizeof(subhost_interp_options)                                           \
+    }
+
+/* Starts a driver thread that creates an interpreter. Returns at once; tasks submitted
+ * meanwhile wait for it, and have the outcome `failed` if it cannot be created. The host
+ * owns the interpreter; subhost_interp_release() gives this handle back. Any thread, GIL
+ * or not, does not block. */
+SUBHOST_API int subhost_interp_create(subhost_host *host,
+                                      const subhost_interp_options *options,
+                                      subhost_interp **interp, subhost_error **err);
+
+/* Ends the interpreter after the task that runs now, as far as it still can be ended,
+ * and gives the handle back. Any thread, GIL or not, does not block. */
+SUBHOST_API void subhost_interp_release(subhost_interp *interp);
+
+/* Puts a message into the interpreter's channel: `function(data)` is called once, on one
+ * of its threads, with its GIL held, between two bytecodes or inside an interruptible
+ * call; messages of one sending thread keep their order. An exception that it leaves set
+ * is raised there. SUBHOST_EAGAIN: the ring is full. Any thread, GIL or not, does not
+ * block, not from a signal handler. */
+SUBHOST_API int subhost_interp_send(subhost_interp *interp, void (*function)(void *data),
+                                    void *data, subhost_error **err);
+
+/* ---- tasks -------------------------------------------------------------------- */
+
+enum subhost_program_kind {
+    SUBHOST_PROGRAM_FILE = 0,   /* source: a path; "-": standard input */
+    SUBHOST_PROGRAM_MODULE = 1, /* source: a module's name */
+    SUBHOST_PROGRAM_CODE = 2,   /* source: Python code */
+};
+
+/* One list: outcome, its name. */
+#define SUBHOST_OUTCOMES(X)                                                              \
+    X(SUBHOST_RETURNED, "returned")   /* the program came to its end */                  \
+    X(SUBHOST_RAISED, "raised")       /* detail: type and message */                     \
+    X(SUBHOST_CANCELLED, "cancelled") /* detail: the reason */                           \
+    X(SUBHOST_TIMED_OUT, "timed-out") /* its deadline passed */                          \
+    X(SUBHOST_EXITED, "exited")       /* code: sys.exit()'s */                           \
+    X(SUBHOST_KILLED, "killed")       /* code: the signal */                             \
+    X(SUBHOST_ABANDONED, "abandoned") /* it could not be interrupted */                  \
+    X(SUBHOST_FAILED, "failed")       /* it could not be started; detail: why */
+
+enum subhost_outcome_kind {
+#define SUBHOST_OUTCOME_ENUM(name, text) name,
+    SUBHOST_OUTCOMES(SUBHOST_OUTCOME_ENUM)
+#undef SUBHOST_OUTCOME_ENUM
+};
+
+/* Why a cancel was asked for. */
+#define SUBHOST_REASONS(X)                                                               \
+    X(SUBHOST_BY_REQUEST, "cancelled")                                                   \
+    X(SUBHOST_BY_DEADLINE, "deadline")                                                   \
+    X(SUBHOST_BY_SIGINT, "SIGINT")                                                       \
+    X(SUBHOST_BY_SIGTERM, "SIGTERM")                                                     \
+    X(SUBHOST_BY_CLOSE, "host closes")
+
+enum subhost_reason {
+#define SUBHOST_REASON_ENUM(name, text) name,
+    SUBHOST_REASONS(SUBHOST_REASON_ENUM)
+#undef SUBHOST_REASON_ENUM
+};
+
+typedef struct subhost_outcome {
+    size_t size;
+    enum subhost_outcome_kind kind;
+    int code;           /* exited: the status; killed: the signal; raised: 1 */
+    const char *detail; /* owned by the task; "" when there is none */
+    int cancel_reason;  /* enum subhost_reason when a cancel was asked for, else -1 */
+    int status;         /* what the program's process would have exited with */
+    int64_t duration;   /* from its start to its end, ns */
+} subhost_outcome;
+
+/* The name of an outcome, "returned"; never NULL. Any thread, does not block. */
+SUBHOST_API const char *subhost_outcome_name(enum subhost_outcome_kind kind);
+
+typedef struct subhost_program {
+    size_t size;
+    enum subhost_program_kind kind;
+    const char *source;
+    int argc; /* arguments behind the program, as bytes: need not be UTF-8 */
+    const char *const *argv;
+} subhost_program;
+
+#define SUBHOST_PROGRAM_INIT                                                             \
+    {                                                                                    \
+        .size = sizeof(subhost_program)                                                  \
+    }
+
+typedef struct subhost_task_options {
+    size_t size;
+    const char *name;
+    int64_t timeout; /* from the task's start; 0 or SUBHOST_FOREVER: none */
+    int64_t grace;   /* from a cancel to abandonment; 0: 2 s */
+    /* Called once on the main thread, out of subhost_dispatch(), when the task ended in
+     * whatever way. */
+    void (*on_end)(subhost_task *task, void *data);
+    void *on_end_data;
+    /* Non-zero: the interpreter is replaced by a new one after this task. */
+    int fresh;
+} subhost_task_options;
+
+#define SUBHOST_TASK_OPTIONS_INIT                                                        \
+    {                                                                                    \
+        .size = sizeof(subhost_task_options)                                             \
+    }
+
+/* Queues a program for the interpreter. The caller owns the handle it gets and frees it
+ * with subhost_task_release(), at any time. Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_submit(subhost_interp *interp, const subhost_program *program,
+                               const subhost_task_options *options, subhost_task **task,
+                               subhost_error **err);
+
+/* Waits for the task's one terminal event and stores its outcome (which may be NULL) in
+ * `outcome`, whose size the caller has set; SUBHOST_ETIMEDOUT when `timeout` passes
+ * first. On the main thread it dispatches while it waits. Any thread but a hosted one
+ * that holds a GIL; blocks up to `timeout`. */
+SUBHOST_API int subhost_task_wait(subhost_task *task, int64_t timeout,
+                                  subhost_outcome *outcome, subhost_error **err);
+
+/* Asks for the task's end; what follows is the ladder described in docs/cancel.md. A
+ * second request changes nothing. Any thread, GIL or not, does not block, not from a
+ * signal handler. */
+SUBHOST_API void subhost_task_cancel(subhost_task *task, enum subhost_reason reason,
+                                     const char *text);
+
+/* The task's name; owned by the task. Any thread, does not block. */
+SUBHOST_API const char *subhost_task_name(const subhost_task *task);
+
+/* Gives the handle back; NULL is allowed. Any thread, GIL or not, does not block. */
+SUBHOST_API void subhost_task_release(subhost_task *task);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,296 @@
+/* Tasks: what was submitted, its outcome, and the one terminal event. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+
+#include "interp.h"
+
+static const char *const outcome_names[] = {
+#define OUTCOME_NAME(name, text) [name] = text,
+    SUBHOST_OUTCOMES(OUTCOME_NAME)
+#undef OUTCOME_NAME
+};
+
+const char *subhost_outcome_name(enum subhost_outcome_kind kind)
+{
+    return (size_t)kind < ARRAY_LENGTH(outcome_names) ? outcome_names[kind] : "unknown";
+}
+
+const char *subhost_task_name(const subhost_task *task) { return task->name; }
+
+void subhost__task_ref(subhost_task *task) { atomic_fetch_add(&task->refs, 1); }
+
+void subhost_task_release(subhost_task *task)
+{
+    if (!task || atomic_fetch_sub(&task->refs, 1) != 1)
+        return;
+    subhost_interp *interp = task->interp;
+    for (int i = 0; i < task->argc; i++)
+        free(task->argv[i]);
+    free(task->argv);
+    free(task->source);
+    free(task->name);
+    free(task->detail);
+    free(task);
+    if (interp)
+        subhost__interp_unref(interp);
+}
+
+/* ---- submitting
+ * --------------------------------------------------------------------------- */
+
+/* Copies as much of a caller's struct as both sides know. */
+static int take_options(void *to, size_t size, const void *from, const char *what,
+                        subhost_error **err)
+{
+    size_t given = from ? *(const size_t *)from : 0;
+    if (from && (given < sizeof(size_t) || given > 4096))
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "%s: its size field is %zu; use the INIT macro", what,
+                             given);
+    memset(to, 0, size);
+    if (from)
+        memcpy(to, from, given < size ? given : size);
+    return 0;
+}
+
+static int copy_program(subhost_task *task, const subhost_program *program)
+{
+    task->kind = program->kind;
+    task->source = strdup(program->source);
+    task->argv = calloc((size_t)program->argc + 1, sizeof *task->argv);
+    if (!task->source || !task->argv)
+        return -1;
+    for (; task->argc < program->argc; task->argc++) {
+        task->argv[task->argc] = strdup(program->argv[task->argc]);
+        if (!task->argv[task->argc])
+            return -1;
+    }
+    return 0;
+}
+
+static subhost_task *make_task(subhost_interp *interp, const subhost_program *program,
+                               const subhost_task_options *options)
+{
+    subhost_task *task = calloc(1, sizeof *task);
+    if (!task)
+        return NULL;
+    atomic_init(&task->refs, 2); /* the handle and the queue */
+    subhost__interp_ref(interp);
+    task->interp = interp;
+    task->timeout = options->timeout ? options->timeout : SUBHOST_FOREVER;
+    task->grace = options->grace > 0 ? options->grace : SUBHOST_MSEC(2000);
+    task->deadline = SUBHOST_FOREVER;
+    task->fresh = options->fresh;
+    task->on_end = options->on_end;
+    task->on_end_data = options->on_end_data;
+    task->name = strdup(options->name ? options->name : program->source);
+    if (!task->name || copy_program(task, program) < 0) {
+        atomic_store(&task->refs, 1);
+        subhost_task_release(task);
+        return NULL;
+    }
+    return task;
+}
+
+int subhost_submit(subhost_interp *interp, const subhost_program *program,
+                   const subhost_task_options *options, subhost_task **result,
+                   subhost_error **err)
+{
+    subhost_program p;
+    subhost_task_options o;
+    if (!interp || !program || !result)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_submit: %s is NULL",
+                             !interp    ? "interp"
+                             : !program ? "program"
+                                        : "task");
+    int code = take_options(&p, sizeof p, program, "subhost_program", err);
+    if (!code)
+        code = take_options(&o, sizeof o, options, "subhost_task_options", err);
+    if (code)
+        return code;
+    if (!p.source || p.argc < 0 || (p.argc > 0 && !p.argv) ||
+        (unsigned)p.kind > SUBHOST_PROGRAM_CODE)
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "subhost_submit: the program has no source, a bad kind, or "
+                             "arguments that are missing");
+    subhost_host *host = interp->host;
+    subhost_task *task = make_task(interp, &p, &o);
+    if (!task)
+        return subhost__fail(err, SUBHOST_ENOMEM, "subhost_submit: out of memory");
+    pthread_mutex_lock(&host->lock);
+    task->id = ++host->next_task;
+    pthread_mutex_unlock(&host->lock);
+
+    pthread_mutex_lock(&interp->lock);
+    enum interp_state state = interp->state;
+    bool refused = interp->releasing || state == INTERP_QUARANTINED ||
+                   state == INTERP_ENDED || state == INTERP_FAILED;
+    if (!refused) {
+        *interp->queue_tail = task;
+        interp->queue_tail = &task->next;
+        pthread_cond_signal(&interp->work);
+    }
+    pthread_mutex_unlock(&interp->lock);
+    if (refused) {
+        atomic_store(&task->refs, 1);
+        subhost_task_release(task);
+        return subhost__fail(
+            err, state == INTERP_QUARANTINED ? SUBHOST_EQUARANTINED : SUBHOST_ESTATE,
+            "subhost_submit: interpreter %u is %s", interp->serial,
+            interp->releasing ? "released" : subhost__interp_state_name(state));
+    }
+    *result = task;
+    return 0;
+}
+
+/* ---- the terminal event
+ * ---------------------------------------------------------------------- */
+
+bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
+                          const char *detail)
+{
+    subhost_host *host = task->interp->host;
+    char *copy = detail && *detail ? strdup(detail) : NULL;
+    pthread_mutex_lock(&host->lock);
+    bool first = !task->ended;
+    if (first) {
+        task->ended = true;
+        task->outcome = *outcome;
+        task->outcome.size = sizeof task->outcome;
+        task->detail = copy;
+        task->outcome.detail = copy ? copy : "";
+        task->outcome.duration = task->started_at ? subhost__now() - task->started_at : 0;
+        host->stats.tasks_ended++;
+        if (task->on_end) {
+            subhost__task_ref(task);
+            task->next = NULL;
+            *host->ended_tail = task;
+            host->ended_tail = &task->next;
+        }
+        pthread_cond_broadcast(&host->ended_cond);
+    }
+    pthread_mutex_unlock(&host->lock);
+    if (first)
+        subhost__loop_wake(host);
+    else
+        free(copy);
+    return first;
+}
+
+int subhost__task_run_callbacks(subhost_host *host)
+{
+    int count = 0;
+    pthread_mutex_lock(&host->lock);
+    while (host->ended) {
+        subhost_task *task = host->ended;
+        host->ended = task->next;
+        if (!host->ended)
+            host->ended_tail = &host->ended;
+        pthread_mutex_unlock(&host->lock);
+        task->on_end(task, task->on_end_data);
+        subhost_task_release(task);
+        count++;
+        pthread_mutex_lock(&host->lock);
+    }
+    pthread_mutex_unlock(&host->lock);
+    return count;
+}
+
+void subhost__task_fail_queue(subhost_interp *interp, const char *why)
+{
+    pthread_mutex_lock(&interp->lock);
+    subhost_task *task = interp->queue;
+    interp->queue = NULL;
+    interp->queue_tail = &interp->queue;
+    pthread_mutex_unlock(&interp->lock);
+    while (task) {
+        subhost_task *next = task->next;
+        subhost_outcome outcome = {
+            .kind = SUBHOST_FAILED, .cancel_reason = -1, .status = 125};
+        subhost__task_finish(task, &outcome, why);
+        subhost_task_release(task);
+        task = next;
+    }
+}
+
+/* ---- waiting and cancelling
+ * -------------------------------------------------------------------- */
+
+static bool ended(subhost_task *task, subhost_outcome *outcome)
+{
+    subhost_host *host = task->interp->host;
+    pthread_mutex_lock(&host->lock);
+    bool is = task->ended;
+    if (is && outcome) {
+        size_t size = outcome->size < sizeof *outcome ? outcome->size : sizeof *outcome;
+        memcpy(outcome, &task->outcome, size);
+        outcome->size = size;
+    }
+    pthread_mutex_unlock(&host->lock);
+    return is;
+}
+
+int subhost_task_wait(subhost_task *task, int64_t timeout, subhost_outcome *outcome,
+                      subhost_error **err)
+{
+    if (!task || (outcome && outcome->size < sizeof(size_t)))
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_task_wait: %s",
+                             task ? "the outcome's size field is not set" : "no task");
+    subhost_host *host = task->interp->host;
+    int64_t deadline = subhost__deadline(timeout);
+    bool on_main = pthread_equal(pthread_self(), host->main_thread);
+    while (!ended(task, outcome)) {
+        int64_t now = subhost__now();
+        if (now >= deadline)
+            return subhost__fail(err, SUBHOST_ETIMEDOUT, "task %s has not ended in time",
+                                 task->name);
+        if (on_main) {
+            int code = subhost_dispatch(
+                host, deadline == SUBHOST_FOREVER ? SUBHOST_FOREVER : deadline - now,
+                err);
+            if (code < 0)
+                return code;
+            continue;
+        }
+        pthread_mutex_lock(&host->lock);
+        if (!task->ended)
+            subhost__cond_wait(&host->ended_cond, &host->lock, deadline);
+        pthread_mutex_unlock(&host->lock);
+    }
+    return 0;
+}
+
+/* Takes a task out of its queue; true when it was there: it will not run. */
+static bool unqueue(subhost_interp *interp, subhost_task *task)
+{
+    for (subhost_task **at = &interp->queue; *at; at = &(*at)->next) {
+        if (*at == task) {
+            *at = task->next;
+            if (!*at)
+                interp->queue_tail = at;
+            return true;
+        }
+    }
+    return false;
+}
+
+void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const char *text)
+{
+    if (!task)
+        return;
+    subhost_interp *interp = task->interp;
+    pthread_mutex_lock(&interp->lock);
+    bool running = interp->current == task;
+    bool queued = !running && unqueue(interp, task);
+    pthread_mutex_unlock(&interp->lock);
+    if (queued) {
+        subhost_outcome outcome = {
+            .kind = SUBHOST_CANCELLED, .cancel_reason = (int)reason, .status = 137};
+        subhost__task_finish(task, &outcome, text);
+        subhost_task_release(task);
+    } else if (running) {
+        /* Should it end this very moment, the driver's reset takes the request back. */
+        subhost__cancel_request(interp, reason, text, task->grace);
+    }
+}

@@ -1,0 +1,218 @@
+/* The threads of an interpreter: records, kicks, and what a blocked thread does when it
+ * is kicked.
+ *
+ * A record comes into being when a hosted thread starts a thread (pthread_create is
+ * interposed for that), or at the latest when a thread first runs one of our messages. A
+ * thread frees its own record when it ends. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "interp.h"
+#include "interpose.h"
+#include "module.h"
+
+static _Thread_local struct thread *self_record;
+/* Its destructor frees the record of a thread that the host did not start. */
+static pthread_key_t record_key;
+static pthread_once_t record_once = PTHREAD_ONCE_INIT;
+static int record_error;
+
+static void forget_at_exit(void *record)
+{
+    (void)record;
+    subhost__thread_forget();
+}
+
+static void make_key(void)
+{
+    record_error = pthread_key_create(&record_key, forget_at_exit);
+}
+
+int subhost__thread_init(subhost_error **err)
+{
+    pthread_once(&record_once, make_key);
+    if (record_error)
+        return subhost__fail_errno(err, record_error, "pthread_key_create");
+    return 0;
+}
+
+struct thread *subhost__thread_self(void) { return self_record; }
+
+struct thread *subhost__thread_adopt(subhost_interp *interp)
+{
+    if (self_record)
+        return self_record;
+    struct thread *self = calloc(1, sizeof *self);
+    if (!self)
+        return NULL;
+    if (pthread_setspecific(record_key, self) != 0) {
+        free(self);
+        return NULL;
+    }
+    self->interp = interp;
+    self->handle = pthread_self();
+    self->tid = (pid_t)syscall(SYS_gettid);
+    subhost__interp_ref(interp);
+    pthread_mutex_lock(&interp->threads_lock);
+    self->next = interp->threads;
+    interp->threads = self;
+    pthread_mutex_unlock(&interp->threads_lock);
+    self_record = self;
+    return self;
+}
+
+void subhost__thread_forget(void)
+{
+    struct thread *self = self_record;
+    if (!self)
+        return;
+    subhost_interp *interp = self->interp;
+    self_record = NULL;
+    pthread_setspecific(record_key, NULL);
+    pthread_mutex_lock(&interp->threads_lock);
+    for (struct thread **at = &interp->threads; *at; at = &(*at)->next) {
+        if (*at == self) {
+            *at = self->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&interp->threads_lock);
+    /* self->deferred, if any, cannot be released here: no GIL. It was cleared by whoever
+     * raised it; an exception that never was raised dies with its interpreter. */
+    free(self);
+    subhost__interp_unref(interp);
+}
+
+/* ---- threads that hosted threads start -------------------------------------------- */
+
+struct start {
+    subhost_interp *interp;
+    void *(*function)(void *);
+    void *arg;
+};
+
+static void *hosted_thread_main(void *arg)
+{
+    struct start start = *(struct start *)arg;
+    free(arg);
+    subhost__thread_adopt(start.interp); /* without memory: a thread not interrupted */
+    subhost__interp_unref(start.interp);
+    return start.function(start.arg);
+}
+
+int subhost__thread_create_hosted(int (*create)(pthread_t *, const pthread_attr_t *,
+                                                void *(*)(void *), void *),
+                                  pthread_t *thread, const pthread_attr_t *attr,
+                                  void *(*function)(void *), void *arg)
+{
+    struct thread *self = self_record;
+    struct start *start = self ? malloc(sizeof *start) : NULL;
+    if (!start)
+        return create(thread, attr, function, arg);
+    *start = (struct start){self->interp, function, arg};
+    subhost__interp_ref(self->interp);
+    int error = create(thread, attr, hosted_thread_main, start);
+    if (error) {
+        subhost__interp_unref(self->interp);
+        free(start);
+    }
+    return error;
+}
+
+/* ---- kicks ------------------------------------------------------------------------- */
+
+void subhost__thread_kick_all(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->threads_lock);
+    for (struct thread *thread = interp->threads; thread; thread = thread->next) {
+        if (!atomic_load(&thread->in_call))
+            continue;
+        atomic_store(&thread->attention, true);
+        /* Alive: it takes threads_lock before it ends. */
+        pthread_kill(thread->handle, SUBHOST_KICK_SIGNAL);
+    }
+    pthread_mutex_unlock(&interp->threads_lock);
+}
+
+bool subhost__thread_any_raise_pending(subhost_interp *interp)
+{
+    bool any = false;
+    pthread_mutex_lock(&interp->threads_lock);
+    for (struct thread *thread = interp->threads; thread && !any; thread = thread->next)
+        any = atomic_load(&thread->raise_pending);
+    pthread_mutex_unlock(&interp->threads_lock);
+    return any;
+}
+
+struct thread *subhost__thread_find(subhost_interp *interp, unsigned long ident)
+{
+    struct thread *found = NULL;
+    pthread_mutex_lock(&interp->threads_lock);
+    for (struct thread *thread = interp->threads; thread; thread = thread->next) {
+        /* CPython's thread ident is the pthread_t (Python/thread_pthread.h). */
+        if ((unsigned long)thread->handle == ident) {
+            found = thread;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&interp->threads_lock);
+    return found;
+}
+
+void subhost__thread_idle_priority(subhost_interp *interp)
+{
+    const struct sched_param param = {.sched_priority = 0};
+    pthread_mutex_lock(&interp->threads_lock);
+    for (struct thread *thread = interp->threads; thread; thread = thread->next)
+        sched_setscheduler(thread->tid, SCHED_IDLE, &param);
+    pthread_mutex_unlock(&interp->threads_lock);
+}
+
+/* ---- what a blocked thread does when it is kicked -----------------------------------
+ */
+
+bool subhost__thread_service(struct thread *self, bool in_lock_wait)
+{
+    subhost_interp *interp = self->interp;
+    PyThreadState *tstate = PyGILState_GetThisThreadState();
+    if (!tstate || interp->py == NULL)
+        return false;
+    int saved_errno = errno;
+    bool raise;
+    /* As Python's own EINTR handling does (PEP 475): take the GIL, run what is due, go
+     * back to the call. The difference is that we are inside the call. */
+    PyEval_RestoreThread(tstate);
+    /* The call may sit in a destructor that runs with an exception set. */
+    PyObject *outer = PyErr_GetRaisedException();
+    if (PyThreadState_GetInterpreter(tstate) != interp->py) {
+        /* This thread runs an interpreter that the program made itself. Our exception
+         * types belong to another one; the builtin exceptions belong to all. */
+        raise = atomic_load(&interp->cancel.requested) &&
+                atomic_load(&interp->cancel.raise_round) > 0;
+        if (raise)
+            PyThreadState_SetAsyncExc((unsigned long)self->handle,
+                                      PyExc_KeyboardInterrupt);
+    } else {
+        if (subhost__channel_drain(interp) < 0)
+            subhost__raise_in(interp, self, PyErr_GetRaisedException());
+        raise = atomic_load(&self->raise_pending);
+        if (raise && in_lock_wait)
+            subhost__module_release_waiter(interp);
+    }
+    PyErr_SetRaisedException(outer);
+    PyEval_SaveThread();
+    errno = saved_errno;
+    return raise;
+}
+
+void subhost__thread_at_fork_child(void)
+{
+    /* Only the forking thread is left; the records of the others are memory that no one
+     * looks at again. */
+    self_record = NULL;
+}

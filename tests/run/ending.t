@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+"""How a program ends: sys.exit, uncaught exceptions, atexit, threads, finalisers. Output,
+traceback and status are python's to the byte."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from tap import equal, main, ok, same, script, subhost, test
+
+
+@test
+def exit_statuses(tmp):
+    for value, status in (
+        ("0", 0), ("3", 3), ("255", 255), ("256", 0), ("257", 1), ("-1", 255), ("2**31", None),
+        ("2**63", None), ("10**40", None), ("-10**40", None), ("None", 0), ("", 0),
+        ("'words'", 1), ("''", 1), ("'caf\\u00e9 \\udcff'", 1), ("b'bytes'", 1),
+        ("True", 1), ("False", 0), ("1.5", 1), ("(1, 2)", 1), ("()", None), ("[]", 1),
+        ("object", 1), ("ValueError('x')", 1),
+    ):
+        same("-c", f"import sys; print('out', end=''); sys.exit({value})",
+             name=f"sys.exit({value})", status=status)
+    same("-c", "raise SystemExit(4)", name="raise SystemExit", status=4)
+    same("-c", "exit(5)", name="exit() of site", status=5)
+    same("-c", "import sys\nclass E(SystemExit): pass\nraise E('mine')",
+         name="a subclass of SystemExit", status=1)
+    same("-c", "class E(SystemExit):\n  code = property(lambda s: 1 / 0)\nraise E(1)",
+         name="SystemExit whose code cannot be read")
+    same("-c", "import sys\ntry: sys.exit(6)\nfinally: print('finally')",
+         name="finally runs on sys.exit", status=6)
+    same("-c", "import os; print('lost', end=''); os._exit(7)",
+         name="os._exit is at once, unflushed", status=7)
+    same("-c", "import os; os.abort()", name="os.abort()", status=134)
+    same("-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+         name="killed by SIGKILL", status=137)
+
+
+@test
+def tracebacks(tmp):
+    raising = {
+        "plain": "def f(x):\n    return 1 / x\nf(0)\n",
+        "chained": "try:\n    {}['a']\nexcept KeyError:\n    raise ValueError('second')\n",
+        "cause": "try:\n    int('x')\nexcept ValueError as e:\n    raise RuntimeError('b') from e\n",
+        "suppressed": "try:\n    int('x')\nexcept ValueError:\n    raise RuntimeError('b') from None\n",
+        "group": "raise ExceptionGroup('several', [ValueError(1),\n"
+                 "    ExceptionGroup('inner', [TypeError('t'), OSError(2, 'no', 'file')])])\n",
+        "notes": "e = ValueError('v')\ne.add_note('first\\nsecond')\ne.add_note('x')\nraise e\n",
+        "name with a suggestion": "value = 1\nprint(valeu)\n",
+        "attribute with a suggestion": "import sys\nsys.exti\n",
+        "import with a suggestion": "from collections import ordereddict\n",
+        "missing module": "import no_such_module_anywhere\n",
+        "long lines and carets": "x = [1, 2, 3]\nprint(x[0] + x[1] + x[2] + (x[0]\n    + None))\n",
+        "str fails": "class E(Exception):\n    def __str__(self): raise KeyError(1)\nraise E\n",
+        "multi-line message": "raise ValueError('one\\ntwo\\n')\n",
+        "no text": "raise AssertionError\n",
+        "base exception": "raise BaseException('base')\n",
+        "generator exit": "raise GeneratorExit\n",
+        "bytes that are no text": "raise ValueError('\\udcff \\u00e9 \\U0001f600')\n",
+        "through C": "sorted([3, 1], key=lambda x: x / 0)\n",
+        "from exec": "exec(compile('raise TypeError(5)', 'elsewhere', 'exec'))\n",
+        "in a thread pool": "from concurrent.futures import ThreadPoolExecutor as T\n"
+                            "T(1).submit(int, 'z').result()\n",
+        "in asyncio": "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    1 / 0\n"
+                      "asyncio.run(f())\n",
+        "in a task group": "import asyncio\nasync def f(): raise ValueError(1)\n"
+                           "async def g():\n  async with asyncio.TaskGroup() as t:\n"
+                           "    t.create_task(f())\nasyncio.run(g())\n",
+    }
+    for number, (name, text) in enumerate(raising.items()):
+        file = script(tmp, text, f"raises_{number}.py")
+        same(file, name=f"traceback of FILE, {name}", status=1)
+        same("-c", text, name=f"traceback of -c, {name}", status=1)
+    same("-m", "raises_0", cwd=tmp, name="traceback of -m MODULE", status=1)
+    same("-", input=raising["plain"], name="traceback of -", status=1)
+    script(tmp, raising["chained"], "pack/__main__.py")
+    same("-m", "pack", cwd=tmp, name="traceback of -m PACKAGE", status=1)
+    same("pack", cwd=tmp, name="traceback of a folder", status=1)
+    script(tmp, "1 / 0", "broken/__init__.py")
+    script(tmp, "pass", "broken/__main__.py")
+    same("-m", "broken", cwd=tmp, name="a package whose __init__ raises", status=1)
+    same("-c", "import raises_0", cwd=tmp, name="traceback through an imported module", status=1)
+
+
+@test
+def syntax_errors(tmp):
+    texts = {
+        "a missing bracket": "print((1)\n",
+        "a bad word": "x = 1\nif x\n    pass\n",
+        "an indentation": "def f():\npass\n",
+        "tabs and blanks": "if 1:\n\tpass\n        pass\n",
+        "an f-string": "print(f'{1 +}')\n",
+        "an unterminated string": "x = 'abc\n",
+        "a null byte": "x = 1\0\n",
+        "return outside": "return 5\n",
+        "await outside": "await x\n",
+        "an escape that warns": "print('\\d')\n",
+        "a wide character before it": "é = 'ü' 'ö' = 3\n",
+    }
+    for number, (name, text) in enumerate(texts.items()):
+        file = script(tmp, text, f"bad_{number}.py")
+        warns = "warns" in name
+        same(file, name=f"{name} in FILE", status=0 if warns else 1)
+        if "\0" not in text:
+            same("-c", text, name=f"{name} in -c", status=0 if warns else 1)
+    same("-m", "bad_0", cwd=tmp, name="a syntax error in -m MODULE", status=1)
+    same("-", input=texts["a bad word"], name="a syntax error in -", status=1)
+    (tmp / "latin.py").write_bytes(b"print('\xe9')\n")
+    same(tmp / "latin.py", name="a source that is not UTF-8", status=1)
+    (tmp / "coding.py").write_bytes(b"# coding: klingon\nprint(1)\n")
+    same(tmp / "coding.py", name="a source with an unknown coding", status=1)
+    (tmp / "old.pyc").write_bytes(b"\0" * 40)
+    same(tmp / "old.pyc", name="a .pyc of no python", status=1)
+
+
+@test
+def hooks(tmp):
+    same("-c", "import sys\nsys.excepthook = lambda *a: print('hook', a[0], a[1])\n1 / 0",
+         name="sys.excepthook of the program", status=1)
+    same("-c", "import sys\ndef hook(*a): raise KeyError('in hook')\nsys.excepthook = hook\n1 / 0",
+         name="an excepthook that raises", status=1)
+    same("-c", "import sys\nsys.excepthook = None\n1 / 0", name="an excepthook that is None",
+         status=1)
+    same("-c", "import sys\ndel sys.excepthook\n1 / 0", name="no excepthook", status=1)
+    same("-c", "import sys\nsys.excepthook = lambda *a: sys.exit(9)\n1 / 0",
+         name="an excepthook that exits")
+    same("-c", "import sys\nsys.stderr = None\n1 / 0", name="sys.stderr None", status=1)
+    same("-c", "import sys, io\nsys.stderr = sys.stdout\n1 / 0", name="sys.stderr replaced",
+         status=1)
+    same("-c", "import sys\nsys.tracebacklimit = 1\ndef f(): 1 / 0\nf()", status=1,
+         name="sys.tracebacklimit")
+    same("-c", "import sys\nclass A:\n  def __del__(s): 1 / 0\nA()\nprint('on')",
+         name="an exception in __del__", status=0)
+    same("-c", "import sys\nsys.unraisablehook = lambda u: print('hook', u.exc_value)\n"
+         "class A:\n  def __del__(s): 1 / 0\nA()", name="sys.unraisablehook", status=0)
+    same("-c", "import warnings, sys\nwarnings.warn('careful')\nassert sys", status=0,
+         name="a warning")
+
+
+@test
+def at_exit(tmp):
+    same("-c", """
+import atexit, sys, threading
+atexit.register(print, "registered first, runs last")
+atexit.register(lambda: print("threads", threading.active_count(), end=""))
+atexit.register(print, "registered last, runs first")
+threading._register_atexit(print, "before atexit")
+print("end of the program")
+""", name="atexit runs in reverse, after the program, output flushed", status=0)
+    same("-c", "import atexit, sys\natexit.register(print, 'after')\n"
+         "atexit.register(lambda: 1 / 0)\natexit.register(print, 'before')\nsys.exit(3)",
+         name="atexit: one raises, the others run, the status stays", status=3)
+    same("-c", "import atexit, sys\natexit.register(lambda: sys.exit(9))\nprint(1)",
+         name="atexit: sys.exit")
+    same("-c", "import atexit\natexit.register(print, 'still')\n1 / 0",
+         name="atexit after an uncaught exception", status=1)
+    same("-c", "import atexit\natexit.register(lambda: atexit.register(print, 'nested'))",
+         name="atexit registers another")
+    same("-c", "import atexit, os\natexit.register(print, 'never')\nos._exit(2)",
+         name="atexit not after os._exit", status=2)
+    same("-c", "import atexit\nf = atexit.register(print, 'x')\natexit.unregister(f)\n"
+         "atexit.register(print, 'a', end='')", name="atexit unregister", status=0)
+    same("-c", "import weakref\nclass A: pass\na = A()\nf = weakref.finalize(a, print, 'gone')",
+         name="weakref.finalize at the end", status=0)
+    same("-c", "class A:\n  def __del__(s): print('deleted')\na = A()",
+         name="__del__ of a global at the end", status=0)
+    same("-c", "import sys\nclass A:\n  def __del__(s): print('deleted', file=sys.__stdout__)\n"
+         "a = A(); a.me = a", name="__del__ in a cycle at the end")
+    same("-c", "import logging\nlogging.basicConfig()\nlogging.warning('seen')\n"
+         "from logging.handlers import MemoryHandler\n"
+         "logging.getLogger().addHandler(MemoryHandler(9, target=logging.StreamHandler()))\n"
+         "logging.error('buffered')", name="logging flushes at exit", status=0)
+    same("-c", "f = open('/dev/stdout', 'w'); f.write('never closed')",
+         name="an open file is flushed at the end", status=0)
+    same("-c", "import tempfile, atexit, os\nd = tempfile.TemporaryDirectory()\n"
+         "atexit.register(lambda: print(os.path.isdir(d.name)))\nd.cleanup()",
+         name="a temporary directory")
+
+
+@test
+def unjoined_threads(tmp):
+    same("-c", """
+import threading, time
+def work():
+    time.sleep(0.2)
+    print("done in", threading.current_thread().name, flush=False)
+threading.Thread(target=work).start()
+print("main is over")
+""", name="a non-daemon thread is waited for", status=0)
+    same("-c", """
+import atexit, threading, time
+def work():
+    time.sleep(0.2)
+    print("thread")
+threading.Thread(target=work).start()
+atexit.register(print, "atexit")
+raise SystemExit(5)
+""", name="also after SystemExit, and before atexit", status=5)
+    result = subhost("run", "-c", """
+import threading, time
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
+print("over")
+""")
+    ok((result.status, result.out) == (0, "over\n") and result.seconds < 10,
+       "daemon threads, asleep or busy, are not waited for", result=result)
+    result = subhost("run", "-c", """
+import threading, time
+def chatter():
+    while True:
+        print("x" * 100)
+for _ in range(4):
+    threading.Thread(target=chatter, daemon=True).start()
+time.sleep(0.1)
+""", stdout=-3)
+    # python itself sometimes dies here, over the buffer's lock; what matters is an end.
+    ok(result.status in (0, 134) and result.seconds < 10, "daemon threads that print at the end",
+       result=result)
+    same("-c", "import threading\ndef f(): raise SystemExit(3)\n"
+         "t = threading.Thread(target=f); t.start(); t.join(); print('goes on')",
+         name="SystemExit in a thread ends that thread only", status=0)
+    same("-c", "import threading\ndef f(): 1 / 0\n"
+         "t = threading.Thread(target=f, name='T'); t.start(); t.join(); print('goes on')",
+         name="an exception in a thread", status=0)
+    same("-c", "import threading\nthreading.excepthook = lambda a: print(a.exc_type)\n"
+         "t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()",
+         name="threading.excepthook", status=0)
+    same("-c", "import _thread, time\n_thread.start_new_thread(lambda: 1 / 0, ())\n"
+         "time.sleep(0.2)", name="an exception in a bare _thread", status=0)
+    same("-c", """
+import atexit, threading, sys
+def late():
+    try:
+        threading.Thread(target=print).start()
+    except RuntimeError as error:
+        print(error)
+atexit.register(late)
+""", name="no new thread at shutdown")
+
+
+@test
+def debris(tmp):
+    """A program may leave anything behind; the end still comes, with its own status."""
+    file = script(tmp, """
+        import os, sys
+        os.unlink(__file__)
+        print("gone:", not os.path.exists(__file__))
+        def f():
+            raise ValueError("no source any more")
+        f()
+    """)
+    text = file.read_text()
+    result = subhost("run", file)
+    equal((result.status, result.out, result.last),
+          (1, "gone: True\n", "ValueError: no source any more"),
+          "a program that deletes its own file", result=result)
+    file.write_text(text)
+    gone = tmp / "gone"
+    gone.mkdir()
+    same("-c", "import os, sys; os.rmdir(os.getcwd()); print('x'); sys.exit(3)", cwd=tmp,
+         name="a program that cannot remove its folder", status=1)
+    result = subhost("run", "-c", "import os; os.rmdir(os.getcwd()); print(1)", cwd=gone)
+    equal((result.status, result.out), (0, "1\n"), "a program that deletes its cwd", result=result)
+    same("-c", "import sys\nfor name in list(sys.modules):\n"
+         "    if name != 'sys': del sys.modules[name]\nprint('x')",
+         name="a program that clears sys.modules")
+    same("-c", "import builtins\nbuiltins.__dict__.pop('print')\nraise ValueError(1)", status=1,
+         name="a program that damages builtins")
+    same("-c", "import sys; sys.stdout = None; sys.stdin = 5", name="sys.stdout None", status=0)
+    same("-c", "import sys; del sys.stdout", name="sys.stdout deleted", status=0)
+    same("-c", "import gc; gc.disable(); x = []; x.append(x)", name="garbage", status=0)
+    same("-c", "import os, sys\nfor fd in range(3, 256):\n  try: os.close(fd)\n"
+         "  except OSError: pass\nprint('still here', flush=True)\nsys.exit(4)",
+         name="a program that closes every descriptor above 2", status=4)
+    same("-c", "import os\nos.closerange(3, 4096)\nimport time; time.sleep(0.2)\n1 / 0",
+         name="the same, then sleeps and raises", status=1)
+
+
+main()
