@@ -12,8 +12,7 @@
 #include "module.h"
 #include "subhost_config.h"
 
-/* ---- which python sys.executable names
- * -------------------------------------------------- */
+/* ---- which python sys.executable names ------------------------------------------ */
 
 /* The "3.14" of this CPython. */
 static void minor_version(char *buffer, size_t size)
@@ -50,8 +49,7 @@ static char *choose_executable(const subhost_host *host)
     return path ? path : strdup(SUBHOST_BUILD_PYTHON_EXECUTABLE);
 }
 
-/* ---- start
- * ---------------------------------------------------------------------------------- */
+/* ---- start ---------------------------------------------------------------------- */
 
 static int fail_status(subhost_error **err, const char *what, PyStatus status)
 {
@@ -126,8 +124,7 @@ int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_er
     return 0;
 }
 
-/* ---- site
- * ----------------------------------------------------------------------------------- */
+/* ---- site ----------------------------------------------------------------------- */
 
 /* The main interpreter starts without site, which saves its time, and every interpreter
  * copies its configuration. So sys.flags says no_site everywhere; where a program runs,
@@ -163,7 +160,6 @@ int subhost__boot_site(void)
     return site ? 0 : -1;
 }
 
-/* ---- versions
- * ---------------------------------------------------------------------------------- */
+/* ---- versions ------------------------------------------------------------------- */
 
 const char *subhost_version(void) { return SUBHOST_BUILD_VERSION; }

@@ -59,9 +59,7 @@ void subhost__cancel_reset(subhost_interp *interp)
     struct thread *self = subhost__thread_self();
     if (self) {
         /* What was handed over too late must not hit the next task. */
-        PyThreadState_SetAsyncExc((unsigned long)self->handle, NULL);
-        Py_CLEAR(self->deferred);
-        atomic_store(&self->raise_pending, false);
+        subhost__raise_forget(interp, self);
         self->raised = 0;
         self->shield_depth = 0;
         self->shield_withheld = false;
@@ -84,32 +82,7 @@ void subhost__cancel_reset(subhost_interp *interp)
     pthread_mutex_unlock(&interp->lock);
 }
 
-/* ---- in the interpreter, GIL held
- * ---------------------------------------------------------- */
-
-void subhost__raise_in(subhost_interp *interp, struct thread *thread, PyObject *exception)
-{
-    if (!thread || !interp->module) {
-        Py_XDECREF(exception);
-        return;
-    }
-    if (exception) {
-        /* The first one wins; it is what the program would have seen first. */
-        if (thread->deferred)
-            Py_DECREF(exception);
-        else
-            thread->deferred = exception;
-    } else if (thread->shield_depth > 0) {
-        thread->shield_withheld = true;
-        return;
-    }
-    atomic_store(&thread->raise_pending, true);
-    if (PyThreadState_SetAsyncExc((unsigned long)thread->handle,
-                                  interp->module->deliver) == 0) {
-        Py_CLEAR(thread->deferred);
-        atomic_store(&thread->raise_pending, false); /* it has ended meanwhile */
-    }
-}
+/* ---- in the interpreter, GIL held ----------------------------------------------- */
 
 /* Whether this thread is to get Cancelled at all in this round. */
 static bool concerns(subhost_interp *interp, const struct thread *thread, bool insist)
@@ -241,8 +214,7 @@ void subhost__cancel_service(subhost_interp *interp)
     }
 }
 
-/* ---- on the main loop
- * --------------------------------------------------------------------------- */
+/* ---- on the main loop ----------------------------------------------------------- */
 
 static bool quiet(subhost_interp *interp)
 {

@@ -17,7 +17,7 @@ typedef int (*add_pending_call)(PyInterpreterState *interp, int (*function)(void
                                 void *data, int flags);
 static add_pending_call pending_call;
 
-/* ---- the ring -------------------------------------------------------------------- */
+/* ---- the ring ------------------------------------------------------------------- */
 
 int subhost__channel_init(struct channel *channel)
 {
@@ -79,7 +79,7 @@ bool subhost__channel_is_empty(struct channel *channel)
     return atomic_load(&channel->head) == atomic_load(&channel->tail);
 }
 
-/* ---- draining --------------------------------------------------------------------- */
+/* ---- draining ------------------------------------------------------------------- */
 
 int subhost__channel_drain(subhost_interp *interp)
 {
@@ -110,12 +110,14 @@ static int bell_rang(void *arg)
     subhost_interp *interp = arg;
     if (interp->py != PyInterpreterState_Get())
         return 0; /* rung for a predecessor on the same driver */
+    /* Without memory for a record the messages are drained all the same. */
     struct thread *self = subhost__thread_adopt(interp);
-    (void)self; /* without memory for a record the messages are drained all the same */
-    return subhost__channel_drain(interp);
+    if (subhost__channel_drain(interp) < 0)
+        return -1;
+    return subhost__raise_now(interp, self);
 }
 
-/* ---- the doorbell ----------------------------------------------------------------- */
+/* ---- the doorbell --------------------------------------------------------------- */
 
 void subhost__channel_ring(subhost_interp *interp)
 {
@@ -164,7 +166,7 @@ bool subhost__channel_close(subhost_interp *interp, int64_t deadline)
     return true;
 }
 
-/* ---- the attendant ---------------------------------------------------------------- */
+/* ---- the attendant -------------------------------------------------------------- */
 
 /* Attaches a thread state of its own, drains, detaches: the documented way in. */
 static void attend(subhost_interp *interp, struct thread *self)
@@ -229,7 +231,7 @@ void subhost__channel_call_attendant(subhost_interp *interp)
     pthread_mutex_unlock(&channel->door);
 }
 
-/* ---- the self-check --------------------------------------------------------------- */
+/* ---- the self-check ------------------------------------------------------------- */
 
 static int note_interpreter(void *arg)
 {

@@ -22,8 +22,7 @@ static bool lock_creation(subhost_host *host)
     return pthread_mutex_clocklock(&host->creation, CLOCK_MONOTONIC, &t) == 0;
 }
 
-/* ---- creation
- * ---------------------------------------------------------------------------------- */
+/* ---- creation ------------------------------------------------------------------- */
 
 static void fail(subhost_interp *interp, const char *why)
 {
@@ -116,9 +115,7 @@ static bool create(subhost_interp *interp)
     return ok;
 }
 
-/* ---- the end
- * --------------------------------------------------------------------------------------
- */
+/* ---- the end -------------------------------------------------------------------- */
 
 static bool is_last_thread(subhost_interp *interp)
 {
@@ -168,6 +165,8 @@ static bool end_interpreter(subhost_interp *interp)
         return false;
     PyEval_RestoreThread(interp->driver_tstate);
     subhost__cancel_reset(interp);
+    Py_XDECREF(subhost__prelude_call(interp, "forget_atexits", "()"));
+    PyErr_Clear();
     interp->py = NULL; /* messages that are still queued see that it is over */
     PyThreadState *tstate = interp->driver_tstate;
     interp->driver_tstate = NULL;
@@ -179,9 +178,7 @@ static bool end_interpreter(subhost_interp *interp)
     return true;
 }
 
-/* ---- tasks
- * ------------------------------------------------------------------------------------------
- */
+/* ---- tasks ---------------------------------------------------------------------- */
 
 static subhost_task *next_task(subhost_interp *interp)
 {

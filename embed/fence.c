@@ -13,7 +13,19 @@
 
 #include "interp.h"
 
-static int refuse_fork(const char *event, PyObject *args, void *data)
+int subhost__fence_refuse(const char *what)
+{
+    PyErr_Format(PyExc_RuntimeError,
+                 "%s() is refused: this program runs under subhost, and the child of a "
+                 "fork with live subinterpreters dies before it runs any Python. Use "
+                 "subprocess, os.posix_spawn, or multiprocessing with the 'spawn' or "
+                 "'forkserver' start method%s",
+                 what,
+                 strcmp(what, "os.forkpty") == 0 ? "; pty.openpty() for a terminal" : "");
+    return -1;
+}
+
+static int on_audit_event(const char *event, PyObject *args, void *data)
 {
     (void)args, (void)data;
     /* Nearly every event ends here: the hook is on the path of each import and open. */
@@ -21,20 +33,13 @@ static int refuse_fork(const char *event, PyObject *args, void *data)
         return 0;
     if (strcmp(event, "os.fork") != 0 && strcmp(event, "os.forkpty") != 0)
         return 0;
-    PyErr_Format(
-        PyExc_RuntimeError,
-        "%s() is refused: this program runs under subhost, and the child of a "
-        "fork with live subinterpreters dies before it runs any Python. Use "
-        "subprocess, os.posix_spawn, or multiprocessing with the 'spawn' or "
-        "'forkserver' start method%s",
-        event, strcmp(event, "os.forkpty") == 0 ? "; pty.openpty() for a terminal" : "");
-    return -1;
+    return subhost__fence_refuse(event);
 }
 
 int subhost__fence_install(subhost_error **err)
 {
     /* Py_FinalizeEx() clears the hooks, so each host sets it anew. */
-    if (PySys_AddAuditHook(refuse_fork, NULL) < 0)
+    if (PySys_AddAuditHook(on_audit_event, NULL) < 0)
         return subhost__fail(err, SUBHOST_EPYTHON, "the audit hook was not accepted");
     return 0;
 }

@@ -8,4 +8,7 @@
  * forgets it only when it is finalized. Main thread. */
 int subhost__fence_install(subhost_error **err);
 
+/* Sets the RuntimeError for a fork by `what` ("os.fork"); returns -1. GIL held. */
+int subhost__fence_refuse(const char *what);
+
 #endif

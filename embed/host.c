@@ -93,8 +93,7 @@ const char *subhost_doorbell_name(const subhost_host *host)
     return host->doorbell_name;
 }
 
-/* ---- closing
- * ------------------------------------------------------------------------------------ */
+/* ---- closing -------------------------------------------------------------------- */
 
 static bool gone(subhost_interp *interp)
 {

@@ -9,8 +9,7 @@
 
 #include "interp.h"
 
-/* ---- states
- * ---------------------------------------------------------------------------------- */
+/* ---- states --------------------------------------------------------------------- */
 
 static const char *const state_names[] = {
 #define STATE_NAME(name, text) [name] = text,
@@ -47,8 +46,7 @@ const char *subhost__interp_state_name(enum interp_state state)
     return (size_t)state < ARRAY_LENGTH(state_names) ? state_names[state] : "unknown";
 }
 
-/* ---- references
- * --------------------------------------------------------------------------------- */
+/* ---- references ----------------------------------------------------------------- */
 
 void subhost__interp_ref(subhost_interp *interp) { atomic_fetch_add(&interp->refs, 1); }
 
@@ -65,8 +63,7 @@ void subhost__interp_unref(subhost_interp *interp)
     free(interp);
 }
 
-/* ---- creating
- * ------------------------------------------------------------------------------------ */
+/* ---- creating ------------------------------------------------------------------- */
 
 /* A main thread's stack, so that recursion goes as deep as under python. */
 static size_t driver_stack_size(void)
@@ -208,8 +205,7 @@ int subhost_interp_send(subhost_interp *interp, void (*function)(void *data), vo
     return 0;
 }
 
-/* ---- abandonment
- * ------------------------------------------------------------------------------------ */
+/* ---- abandonment ---------------------------------------------------------------- */
 
 void subhost__interp_abandon(subhost_interp *interp)
 {

@@ -48,11 +48,11 @@ struct thread {
     PyObject *deferred;   /* the exception to raise instead of Cancelled, owned */
     int shield_depth;     /* subhost.shield() */
     bool shield_withheld; /* a cancel arrived under a shield */
+    bool armed;           /* deliver.c: an early ended call is on its way out */
     unsigned raised;      /* Cancelled, so many times in this cancel */
-    int64_t last_raise_at;
 };
 
-/* ---- the cancel of one interpreter's running task (cancel.c) --------------------- */
+/* ---- the cancel of one interpreter's running task (cancel.c) -------------------- */
 
 enum cancel_scope {
     CANCEL_DRIVER_FIRST, /* as python's KeyboardInterrupt: other threads come later */
@@ -82,7 +82,7 @@ struct cancel {
     int insisted;
 };
 
-/* ---- interpreters (interp.c, driver.c) ------------------------------------------- */
+/* ---- interpreters (interp.c, driver.c) ------------------------------------------ */
 
 /* One list: state, its name. Transitions are in interp.c's table. */
 #define INTERP_STATES(X)                                                                 \
@@ -143,7 +143,8 @@ struct subhost_interp {
     _Atomic uint64_t signals_ignored;
     _Atomic uint64_t signals_blocked; /* the driver's mask, mirrored on the main thread */
     atomic_int wakeup_fd;
-    atomic_ullong handlers_run; /* handlers of the program called so far */
+    _Atomic uint64_t signals_default; /* the program asked for SIG_DFL in so many words */
+    atomic_ullong handlers_run;       /* handlers of the program called so far */
 
     /* Of the main loop alone: pokes until everything has been noticed. */
     int64_t next_poke_at; /* 0: none due */
@@ -151,7 +152,7 @@ struct subhost_interp {
     int64_t poke_since;
 };
 
-/* ---- tasks (task.c) --------------------------------------------------------------- */
+/* ---- tasks (task.c) ------------------------------------------------------------- */
 
 struct subhost_task {
     atomic_int refs;
@@ -174,8 +175,7 @@ struct subhost_task {
     char *detail; /* outcome.detail, owned */
 };
 
-/* ---- the host (host.c) --------------------------------------------------------------
- */
+/* ---- the host (host.c) ---------------------------------------------------------- */
 
 struct subhost_host {
     pthread_t main_thread;
@@ -245,6 +245,10 @@ void *subhost__driver_main(void *arg);
 void subhost__program_run(subhost_interp *interp, subhost_task *task,
                           subhost_outcome *outcome, char **detail);
 
+/* standard_input.c: all of it, owned by the process; NULL with errno. GIL held, released
+ * while it reads. */
+const char *subhost__standard_input(size_t *size);
+
 /* task.c */
 void subhost__task_ref(subhost_task *task);
 /* The one terminal event. False when the task had it already. Any thread. */
@@ -274,7 +278,12 @@ void subhost__thread_at_fork_child(void);
 /* What a thread does about its interpreter's messages while it is inside a blocking call:
  * attaches, drains, detaches. True: an exception is to be raised in this thread, so the
  * call should return. No GIL held. errno is kept. */
-bool subhost__thread_service(struct thread *self, bool in_lock_wait);
+enum call_kind {
+    CALL_FAILS, /* ended early it fails with an errno */
+    CALL_ENDS,  /* ended early it looks as if it had come to its end */
+    CALL_LOCKS, /* cannot be ended early */
+};
+bool subhost__thread_service(struct thread *self, enum call_kind kind);
 
 /* cancel.c */
 void subhost__cancel_request(subhost_interp *interp, enum subhost_reason reason,
@@ -284,10 +293,19 @@ void subhost__cancel_reset(subhost_interp *interp);
 void subhost__cancel_service(subhost_interp *interp);
 /* The main loop's part; returns when it wants to be called again. */
 int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now);
-/* Hands an exception to a thread: it is raised at its next check. GIL held. `exception`
- * is taken over; NULL: Cancelled with the reason of the cancel. */
+
+/* deliver.c; GIL held. */
+/* Hands an exception to a thread: it is raised at its next check. `exception` is taken
+ * over; NULL: Cancelled with the reason of the cancel. */
 void subhost__raise_in(subhost_interp *interp, struct thread *thread,
                        PyObject *exception);
+/* Sets what is pending for the calling thread as its exception: -1; 0: nothing is. */
+int subhost__raise_now(subhost_interp *interp, struct thread *self);
+/* Takes back what is pending for the calling thread. */
+void subhost__raise_forget(subhost_interp *interp, struct thread *self);
+/* The calling thread's blocking call will fail with ECANCELED: what is pending shall come
+ * out of it instead. */
+void subhost__raise_arm(subhost_interp *interp, struct thread *self);
 
 /* signals.c */
 int subhost__signals_open(subhost_host *host, subhost_error **err);

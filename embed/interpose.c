@@ -7,9 +7,9 @@
  * to the call or, when an exception is to be raised in this thread, ends it early in the
  * way that CPython takes best (measured, see docs/design.md):
  *
- *   ECANCELED  read, recv, accept, poll, select, waitpid ...: OSError, over which the
- *              exception is raised at the next check. EINTR would be retried (PEP 475).
- *              From 3.15 on EINTR is right: PyErr_CheckSignals() raises it on the spot.
+ *   ECANCELED  read, recv, accept, poll, select, waitpid ...: OSError, in whose place the
+ *              exception is raised (deliver.c). EINTR would be retried (PEP 475). From
+ *              3.15 on EINTR is right: PyErr_CheckSignals() raises it on the spot.
  *   0          clock_nanosleep: slept enough. epoll_wait, with errno cleared, because
  *              CPython looks at errno there: nothing was ready.
  *   (never)    sem_*: a lock wait must not be ended by a lie. A Condition's waiter lock
@@ -48,8 +48,7 @@
 
 static atomic_bool reached;
 
-/* ---- which calls are ours -----------------------------------------------------------
- */
+/* ---- which calls are ours ------------------------------------------------------- */
 
 /* The calling thread's record when this call can be interrupted: it is hosted, and holds
  * no GIL (a call made with the GIL held is not a place to run Python). */
@@ -64,31 +63,63 @@ static struct thread *interruptible_thread(void)
 }
 
 /* Before the real call and after each EINTR: true when the call should end now. */
-static bool call_must_end(struct thread *self)
+static bool call_must_end(struct thread *self, enum call_kind kind)
 {
     if (!atomic_exchange(&self->attention, false) && !atomic_load(&self->raise_pending))
         return false;
     /* Python code that runs now makes calls of its own. */
     atomic_store(&self->in_call, false);
-    bool end = subhost__thread_service(self, false);
+    bool end = subhost__thread_service(self, kind);
     atomic_store(&self->in_call, true);
     return end;
 }
 
 static int early_errno(void) { return Py_Version >= 0x030F0000 ? EINTR : ECANCELED; }
 
-/* The next definition of a libc function. A sanitizer's runtime that is linked into the
- * program offers its own under another name, which must not be passed by. */
-#define REAL(name)                                                                       \
+/* The functions of libc that are wrapped here, one list. Those behind `extern` are made by
+ * _FORTIFY_SOURCE and declared by no header. */
+extern ssize_t __read_chk(int fd, void *buffer, size_t n, size_t size);
+extern ssize_t __recv_chk(int fd, void *buffer, size_t n, size_t size, int flags);
+extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size);
+extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
+#define WRAPPED(X)                                                                       \
+    X(read)                                                                              \
+    X(write) X(readv) X(writev) X(sendfile64) X(splice) X(__read_chk) X(recv)            \
+        X(__recv_chk) X(recvfrom) X(recvmsg) X(send) X(sendto) X(sendmsg) X(accept)      \
+            X(accept4) X(connect) X(waitpid) X(wait) X(wait3) X(wait4) X(waitid)         \
+                X(flock) X(lockf64) X(tcdrain) X(open64) X(openat64) X(sigwaitinfo)      \
+                    X(sigtimedwait) X(__fgets_chk) X(__poll_chk) X(clock_nanosleep)      \
+                        X(epoll_wait) X(fcntl64) X(fgets) X(pause) X(poll) X(ppoll)      \
+                            X(pthread_create) X(select) X(sem_clockwait)                 \
+                                X(sem_timedwait) X(sem_wait) X(sigwait) X(close)         \
+                                    X(close_range)
+
+#define DECLARE_REAL(name)                                                               \
     static __typeof__(name) *real_##name;                                                \
-    extern __typeof__(name) __interceptor_##name __attribute__((weak));                  \
-    if (!__atomic_load_n(&real_##name, __ATOMIC_ACQUIRE)) {                              \
+    extern __typeof__(name) __interceptor_##name __attribute__((weak));
+WRAPPED(DECLARE_REAL)
+#undef DECLARE_REAL
+
+/* Finds the next definition of each. Done when the library is loaded, because dlsym() is
+ * nothing for a child between fork and exec. A sanitizer's runtime that is linked into the
+ * program offers its own under another name, which must not be passed by. */
+__attribute__((constructor)) static void resolve(void)
+{
+#define RESOLVE(name)                                                                    \
+    {                                                                                    \
         void *symbol = (void *)(uintptr_t)__interceptor_##name;                          \
         if (!symbol)                                                                     \
             symbol = dlsym(RTLD_NEXT, #name);                                            \
-        __atomic_store(&real_##name, (__typeof__(name) **)(void *)&symbol,               \
-                       __ATOMIC_RELEASE);                                                \
+        memcpy(&real_##name, &symbol, sizeof symbol);                                    \
     }
+    WRAPPED(RESOLVE)
+#undef RESOLVE
+}
+
+/* Another library's constructor may have come first. */
+#define REAL(name)                                                                       \
+    if (__builtin_expect(!real_##name, 0))                                               \
+        resolve();
 
 /* A call that returns -1 and errno. ENDED is evaluated for the early return. */
 #define INTERRUPTIBLE(type, call, ended)                                                 \
@@ -98,7 +129,7 @@ static int early_errno(void) { return Py_Version >= 0x030F0000 ? EINTR : ECANCEL
     type result;                                                                         \
     atomic_store(&self->in_call, true);                                                  \
     for (;;) {                                                                           \
-        if (call_must_end(self)) {                                                       \
+        if (call_must_end(self, CALL_FAILS)) {                                           \
             result = (ended);                                                            \
             break;                                                                       \
         }                                                                                \
@@ -119,8 +150,7 @@ static int early_errno(void) { return Py_Version >= 0x030F0000 ? EINTR : ECANCEL
         INTERRUPTIBLE(type, real_##name args, END_WITH_ERRNO)                            \
     }
 
-/* ---- reading and writing --------------------------------------------------------------
- */
+/* ---- reading and writing -------------------------------------------------------- */
 
 WRAP(ssize_t, read, (int fd, void *buffer, size_t n), (fd, buffer, n))
 WRAP(ssize_t, write, (int fd, const void *buffer, size_t n), (fd, buffer, n))
@@ -133,7 +163,6 @@ WRAP(ssize_t, splice,
      (in, in_offset, out, out_offset, n, flags))
 
 /* What _FORTIFY_SOURCE makes of read(): checked here, then as read(). */
-extern ssize_t __read_chk(int fd, void *buffer, size_t n, size_t size);
 WRAP(ssize_t, __read_chk, (int fd, void *buffer, size_t n, size_t size),
      (fd, buffer, n, size))
 
@@ -155,11 +184,9 @@ WRAP_OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), flags
 WRAP_OPEN(openat64, (int at, const char *path, int flags, ...), (at, path, flags, mode),
           flags)
 
-/* ---- sockets
- * --------------------------------------------------------------------------- */
+/* ---- sockets -------------------------------------------------------------------- */
 
 WRAP(ssize_t, recv, (int fd, void *buffer, size_t n, int flags), (fd, buffer, n, flags))
-extern ssize_t __recv_chk(int fd, void *buffer, size_t n, size_t size, int flags);
 WRAP(ssize_t, __recv_chk, (int fd, void *buffer, size_t n, size_t size, int flags),
      (fd, buffer, n, size, flags))
 WRAP(ssize_t, recvfrom,
@@ -183,8 +210,7 @@ WRAP(int, accept4,
 WRAP(int, connect, (int fd, const struct sockaddr *address, socklen_t length),
      (fd, address, length))
 
-/* ---- processes and files
- * ---------------------------------------------------------------- */
+/* ---- processes and files -------------------------------------------------------- */
 
 WRAP(pid_t, waitpid, (pid_t pid, int *status, int options), (pid, status, options))
 WRAP(pid_t, wait, (int *status), (status))
@@ -211,8 +237,7 @@ EXPORT int fcntl64(int fd, int operation, ...)
     INTERRUPTIBLE(int, real_fcntl64(fd, operation, arg), END_WITH_ERRNO)
 }
 
-/* ---- waiting for descriptors
- * -------------------------------------------------------------- */
+/* ---- waiting for descriptors ---------------------------------------------------- */
 
 /* After an interruption that raised nothing, a wait goes on for the time that is left. */
 static int64_t wait_deadline(int64_t timeout)
@@ -238,11 +263,11 @@ static int msec_left(int64_t deadline)
     return msec > INT32_MAX ? INT32_MAX : (int)msec;
 }
 
-#define TIMED(type, call, ended)                                                         \
+#define TIMED(kind, type, call, ended)                                                   \
     atomic_store(&self->in_call, true);                                                  \
     type result;                                                                         \
     for (;;) {                                                                           \
-        if (call_must_end(self)) {                                                       \
+        if (call_must_end(self, kind)) {                                                 \
             result = (ended);                                                            \
             break;                                                                       \
         }                                                                                \
@@ -259,11 +284,10 @@ EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
     if (!self)
         return real_poll(fds, n, timeout);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(int, real_poll(fds, n, msec_left(deadline)), END_WITH_ERRNO)
+    TIMED(CALL_FAILS, int, real_poll(fds, n, msec_left(deadline)), END_WITH_ERRNO)
     return result;
 }
 
-extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size);
 EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size)
 {
     REAL(__poll_chk)
@@ -271,7 +295,8 @@ EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size)
     if (!self)
         return real___poll_chk(fds, n, timeout, size);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(int, real___poll_chk(fds, n, msec_left(deadline), size), END_WITH_ERRNO)
+    TIMED(CALL_FAILS, int, real___poll_chk(fds, n, msec_left(deadline), size),
+          END_WITH_ERRNO)
     return result;
 }
 
@@ -285,7 +310,7 @@ EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
     int64_t deadline = wait_deadline(
         timeout ? timeout->tv_sec * INT64_C(1000000000) + timeout->tv_nsec : -1);
     struct timespec left;
-    TIMED(int,
+    TIMED(CALL_FAILS, int,
           (left = subhost__timespec(time_left(deadline)),
            real_ppoll(fds, n, timeout ? &left : NULL, mask)),
           END_WITH_ERRNO)
@@ -299,7 +324,8 @@ EXPORT int epoll_wait(int fd, struct epoll_event *events, int n, int timeout)
     if (!self)
         return real_epoll_wait(fd, events, n, timeout);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(int, real_epoll_wait(fd, events, n, msec_left(deadline)), (errno = 0, 0))
+    TIMED(CALL_ENDS, int, real_epoll_wait(fd, events, n, msec_left(deadline)),
+          (errno = 0, 0))
     return result;
 }
 
@@ -313,7 +339,7 @@ EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *rest
     int64_t deadline = wait_deadline(
         timeout ? (timeout->tv_sec * INT64_C(1000000) + timeout->tv_usec) * 1000 : -1);
     /* The sets are left alone by a select() that fails (select(2)). */
-    TIMED(int,
+    TIMED(CALL_FAILS, int,
           (timeout
                ? (void)(*timeout = (struct timeval){time_left(deadline) / 1000000000,
                                                     time_left(deadline) / 1000 % 1000000})
@@ -323,8 +349,7 @@ EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *rest
     return result;
 }
 
-/* ---- sleeping and signals
- * ------------------------------------------------------------------- */
+/* ---- sleeping and signals ------------------------------------------------------- */
 
 EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time,
                            struct timespec *left)
@@ -349,8 +374,9 @@ EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *ti
     atomic_store(&self->in_call, true);
     int error;
     do {
-        error =
-            call_must_end(self) ? 0 : real_clock_nanosleep(clock, flags, &until, NULL);
+        error = call_must_end(self, CALL_ENDS)
+                    ? 0
+                    : real_clock_nanosleep(clock, flags, &until, NULL);
     } while (error == EINTR && atomic_load(&self->attention));
     atomic_store(&self->in_call, false);
     return error;
@@ -375,7 +401,7 @@ EXPORT int pause(void)
     atomic_store(&self->in_call, true);
     unsigned long long before = atomic_load(&self->interp->handlers_run);
     do {
-        if (call_must_end(self))
+        if (call_must_end(self, CALL_ENDS))
             break;
         if (atomic_load(&self->interp->handlers_run) != before)
             break;
@@ -416,9 +442,7 @@ EXPORT int sigwait(const sigset_t *restrict set, int *restrict signo)
     return 0;
 }
 
-/* ---- locks
- * --------------------------------------------------------------------------------------
- */
+/* ---- locks ---------------------------------------------------------------------- */
 
 /* CPython waits for its locks here, with the GIL released. A kick runs what is due, which
  * wakes a Condition's waiter; else the wait goes on. EINTR would be honest as well, but
@@ -429,7 +453,7 @@ static int lock_wait_again(struct thread *self)
     if (!atomic_exchange(&self->attention, false))
         return 1;
     atomic_store(&self->in_call, false);
-    bool raise = subhost__thread_service(self, true);
+    bool raise = subhost__thread_service(self, CALL_LOCKS);
     atomic_store(&self->in_call, true);
     return !(raise && Py_Version >= 0x030F0000);
 }
@@ -471,8 +495,7 @@ EXPORT int sem_clockwait(sem_t *restrict sem, clockid_t clock,
     LOCK_WAIT(real_sem_clockwait(sem, clock, until))
 }
 
-/* ---- input() on a terminal
- * ------------------------------------------------------------------------ */
+/* ---- input() on a terminal ------------------------------------------------------ */
 
 /* CPython's input() reads a terminal's line with fgets(), which it repeats after EINTR.
  */
@@ -482,7 +505,7 @@ static char *interruptible_fgets(struct thread *self, char *(*get)(void *), void
     char *line = NULL;
     atomic_store(&self->in_call, true);
     for (;;) {
-        if (call_must_end(self)) {
+        if (call_must_end(self, CALL_FAILS)) {
             errno = early_errno();
             break;
         }
@@ -522,7 +545,6 @@ EXPORT char *fgets(char *restrict buffer, int n, FILE *restrict stream)
     return interruptible_fgets(self, call_fgets, &c, stream);
 }
 
-extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
 EXPORT char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream)
 {
     REAL(__fgets_chk)
@@ -533,9 +555,46 @@ EXPORT char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream)
     return interruptible_fgets(self, call_fgets, &c, stream);
 }
 
-/* ---- threads
- * --------------------------------------------------------------------------------------------
- */
+/* ---- closing -------------------------------------------------------------------- */
+
+/* Programs close what they do not know: os.closerange(3, 4096). To a hosted thread the
+ * host's own descriptors are not open. */
+
+static bool is_hidden(int fd)
+{
+    struct thread *self = subhost__thread_self();
+    if (!self)
+        return false;
+    const subhost_host *host = self->interp->host;
+    return fd >= 0 && (fd == host->epoll_fd || fd == host->wake_fd ||
+                       fd == host->timer_fd || fd == host->signal_fd);
+}
+
+EXPORT int close(int fd)
+{
+    REAL(close)
+    if (is_hidden(fd)) {
+        errno = EBADF;
+        return -1;
+    }
+    return real_close(fd);
+}
+
+EXPORT int close_range(unsigned first, unsigned last, int flags)
+{
+    REAL(close_range)
+    /* In the pieces between hidden descriptors, which have small numbers. */
+    for (unsigned fd = first; subhost__thread_self() && fd <= last && fd < 4096; fd++) {
+        if (!is_hidden((int)fd))
+            continue;
+        if (fd > first && real_close_range(first, fd - 1, flags) != 0)
+            return -1;
+        first = fd + 1;
+    }
+    return first <= last ? real_close_range(first, last, flags) : 0;
+}
+
+/* ---- threads -------------------------------------------------------------------- */
 
 EXPORT int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attr,
                           void *(*function)(void *), void *restrict arg)

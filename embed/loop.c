@@ -2,6 +2,7 @@
  * on another thread), a second one (a signal arrived) and a timerfd (a deadline). */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -18,14 +19,27 @@ static int watch(subhost_host *host, int fd, subhost_error **err)
     return 0;
 }
 
+/* Closed standard streams are found closed by the programs; their numbers are not ours. */
+static int keep_off_stdio(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return moved;
+}
+
 int subhost__loop_open(subhost_host *host, subhost_error **err)
 {
-    host->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    host->epoll_fd = keep_off_stdio(epoll_create1(EPOLL_CLOEXEC));
     if (host->epoll_fd < 0)
         return subhost__fail_errno(err, errno, "epoll_create1");
-    host->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    host->signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    host->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    host->wake_fd = keep_off_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    host->signal_fd = keep_off_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    host->timer_fd =
+        keep_off_stdio(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     int code = watch(host, host->wake_fd, err);
     if (!code)
         code = watch(host, host->signal_fd, err);

@@ -5,7 +5,10 @@
 #define _GNU_SOURCE
 #include "module.h"
 
+#include "fence.h"
+
 #include <errno.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <structmember.h>
@@ -32,8 +35,7 @@ static struct module_state *hosted_state(PyObject *module)
     return NULL;
 }
 
-/* ---- exceptions
- * ------------------------------------------------------------------------ */
+/* ---- exceptions ----------------------------------------------------------------- */
 
 static const char *const reason_names[] = {
 #define REASON_NAME(name, text) text,
@@ -62,41 +64,6 @@ PyObject *subhost__module_cancelled(subhost_interp *interp)
     return exception;
 }
 
-/* PyThreadState_SetAsyncExc() takes a class and instantiates it when it raises. This
- * class gives out the instance that is due in the calling thread at that very moment. */
-static PyObject *deliver_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-    (void)args, (void)kwargs;
-    PyObject *module = PyType_GetModule(type);
-    struct module_state *state = module ? state_of(module) : NULL;
-    struct thread *self = subhost__thread_self();
-    if (!state || !state->interp || !self)
-        return PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
-    subhost_interp *interp = state->interp;
-    PyObject *exception = self->deferred;
-    self->deferred = NULL;
-    if (!exception) {
-        exception = subhost__module_cancelled(interp);
-        int64_t none = 0;
-        atomic_compare_exchange_strong(&interp->cancel.delivered_at, &none,
-                                       subhost__now());
-        self->raised++;
-        self->last_raise_at = subhost__now();
-    }
-    atomic_store(&self->raise_pending, false);
-    return exception;
-}
-
-static PyType_Slot deliver_slots[] = {
-    {Py_tp_new, deliver_new},
-    {0, NULL},
-};
-static PyType_Spec deliver_spec = {
-    .name = "subhost._Deliver",
-    .flags = Py_TPFLAGS_DEFAULT,
-    .slots = deliver_slots,
-};
-
 bool subhost__module_is_cancel(subhost_interp *interp, PyObject *exception)
 {
     PyObject *result = subhost__prelude_call(interp, "is_cancel", "(O)", exception);
@@ -106,8 +73,7 @@ bool subhost__module_is_cancel(subhost_interp *interp, PyObject *exception)
     return is;
 }
 
-/* ---- Task
- * --------------------------------------------------------------------------------- */
+/* ---- Task ----------------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD PyObject *name, *isolation;
@@ -159,8 +125,7 @@ static PyType_Spec task_spec = {
     .slots = task_slots,
 };
 
-/* ---- functions of the module
- * ---------------------------------------------------------------- */
+/* ---- functions of the module ---------------------------------------------------- */
 
 static PyObject *module_current(PyObject *module, PyObject *ignored)
 {
@@ -301,8 +266,7 @@ static PyMethodDef module_methods[] = {
     {NULL},
 };
 
-/* ---- functions for the prelude
- * ------------------------------------------------------------------ */
+/* ---- functions for the prelude -------------------------------------------------- */
 
 static PyObject *host_driver_ident(PyObject *module, PyObject *ignored)
 {
@@ -331,7 +295,10 @@ static PyObject *host_take_signal(PyObject *module, PyObject *args)
     uint64_t bit = SIGNAL_BIT(signo);
     atomic_fetch_and(&interp->signals_handled, ~bit);
     atomic_fetch_and(&interp->signals_ignored, ~bit);
-    if (action == 1)
+    atomic_fetch_and(&interp->signals_default, ~bit);
+    if (action == 3)
+        atomic_fetch_or(&interp->signals_default, bit);
+    else if (action == 1)
         atomic_fetch_or(&interp->signals_ignored, bit);
     else if (action == 2)
         atomic_fetch_or(&interp->signals_handled, bit);
@@ -373,7 +340,33 @@ static PyObject *host_make_cancelled(PyObject *module, PyObject *ignored)
     return state ? subhost__module_cancelled(state->interp) : NULL;
 }
 
+static PyObject *host_post_signal(PyObject *module, PyObject *arg)
+{
+    struct module_state *state = hosted_state(module);
+    long signo = PyLong_AsLong(arg);
+    if (!state || PyErr_Occurred())
+        return NULL;
+    /* The main loop sees it is pending and pokes the driver. */
+    atomic_fetch_or(&state->interp->signals_pending, SIGNAL_BIT(signo));
+    subhost__channel_ring(state->interp);
+    subhost__loop_wake(state->interp->host);
+    Py_RETURN_NONE;
+}
+
+static PyObject *host_refuse_fork(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    const char *what = PyUnicode_AsUTF8(arg);
+    if (what)
+        subhost__fence_refuse(what);
+    return NULL;
+}
+
 static PyMethodDef host_methods[] = {
+    {"current_frames", subhost__current_frames, METH_NOARGS, NULL},
+    {"current_exceptions", subhost__current_exceptions, METH_NOARGS, NULL},
+    {"post_signal", host_post_signal, METH_O, NULL},
+    {"refuse_fork", host_refuse_fork, METH_O, NULL},
     {"driver_ident", host_driver_ident, METH_NOARGS, NULL},
     {"initial_disposition", host_initial_disposition, METH_O, NULL},
     {"take_signal", host_take_signal, METH_VARARGS, NULL},
@@ -383,8 +376,7 @@ static PyMethodDef host_methods[] = {
     {NULL},
 };
 
-/* ---- the prelude
- * ------------------------------------------------------------------------------------ */
+/* ---- the prelude ---------------------------------------------------------------- */
 
 static PyObject *prelude_code(void)
 {
@@ -480,7 +472,9 @@ int subhost__module_run_handler(subhost_interp *interp, int signo)
         return state ? -1 : 0;
     PyObject *handler = Py_XNewRef(PyDict_GetItemWithError(state->handlers, number));
     PyObject *result = NULL;
-    if (!handler || !PyCallable_Check(handler)) {
+    if (!handler && signo == SIGINT && !PyErr_Occurred()) {
+        PyErr_SetNone(PyExc_KeyboardInterrupt); /* what default_int_handler does */
+    } else if (!handler || !PyCallable_Check(handler)) {
         /* Changed back since the signal came: as if it had been lost in that race. */
         result = PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     } else {
@@ -510,9 +504,7 @@ void subhost__module_release_waiter(subhost_interp *interp)
     PyErr_Clear();
 }
 
-/* ---- the module
- * ----------------------------------------------------------------------------------------
- */
+/* ---- the module ----------------------------------------------------------------- */
 
 static int make_exceptions(PyObject *module, struct module_state *state)
 {
@@ -527,14 +519,33 @@ static int make_exceptions(PyObject *module, struct module_state *state)
     state->interrupted =
         bases ? PyErr_NewException("builtins.KeyboardInterrupt", bases, NULL) : NULL;
     Py_XDECREF(bases);
-    bases = PyTuple_Pack(1, PyExc_BaseException);
-    state->deliver =
-        bases ? PyType_FromModuleAndSpec(module, &deliver_spec, bases) : NULL;
-    Py_XDECREF(bases);
+    state->deliver = subhost__deliver_type(module);
     if (!state->interrupted || !state->deliver ||
         PyObject_SetAttrString(state->cancelled, "reason", Py_None) < 0)
         return -1;
     return PyModule_AddObjectRef(module, "Cancelled", state->cancelled);
+}
+
+/* A program that drops the module from sys.modules and imports it again gets the same
+ * classes, and the same host. */
+static int share_first(PyObject *module, struct module_state *state,
+                       struct module_state *first)
+{
+    state->interp = first->interp;
+    state->cancelled = Py_XNewRef(first->cancelled);
+    state->interrupted = Py_XNewRef(first->interrupted);
+    state->deliver = Py_XNewRef(first->deliver);
+    state->prelude = Py_XNewRef(first->prelude);
+    state->handlers = Py_XNewRef(first->handlers);
+    static const char *const names[] = {"Cancelled", "Task", "shield", "on_cancel"};
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        PyObject *value = PyObject_GetAttrString(first->module, names[i]);
+        int result = PyModule_AddObjectRef(module, names[i], value);
+        Py_XDECREF(value);
+        if (result < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int module_exec(PyObject *module)
@@ -542,8 +553,11 @@ static int module_exec(PyObject *module)
     struct module_state *state = state_of(module);
     struct thread *self = subhost__thread_self();
     /* Only the interpreter that the driver has just made is hosted. */
-    if (self && self->interp->py == PyInterpreterState_Get() && !self->interp->module)
-        state->interp = self->interp;
+    bool hosted = self && self->interp->py == PyInterpreterState_Get();
+    if (hosted && self->interp->module)
+        return share_first(module, state, self->interp->module);
+    state->interp = hosted ? self->interp : NULL;
+    state->module = module; /* borrowed: the state is a part of it */
     state->handlers = PyDict_New();
     if (!state->handlers || make_exceptions(module, state) < 0)
         return -1;

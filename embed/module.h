@@ -10,6 +10,9 @@ struct module_state {
     PyObject *interrupted;  /* Cancelled for SIGINT: a KeyboardInterrupt as well */
     PyObject *deliver;      /* the class that stands in for an exception to raise */
     PyObject *prelude;      /* the prelude's namespace, a dict */
+    PyObject *module;       /* the module itself, borrowed */
+    int armed;              /* threads whose early ended call is on its way out */
+    int tool;               /* of sys.monitoring, while armed > 0 */
     PyObject *handlers;     /* signal handlers of the program, {number: callable} */
 };
 
@@ -23,6 +26,13 @@ int subhost__module_boot(subhost_interp *interp);
  * held. `format` as in Py_BuildValue(), always a tuple: "(i)". */
 PyObject *subhost__prelude_call(subhost_interp *interp, const char *name,
                                 const char *format, ...);
+
+/* frames.c: sys._current_frames() and sys._current_exceptions() of this interpreter. */
+PyObject *subhost__current_frames(PyObject *module, PyObject *ignored);
+PyObject *subhost__current_exceptions(PyObject *module, PyObject *ignored);
+
+/* deliver.c: the class to give to PyThreadState_SetAsyncExc(); a new reference. */
+PyObject *subhost__deliver_type(PyObject *module);
 
 /* The exception that a cancel of `interp` raises: a new reference. GIL held. */
 PyObject *subhost__module_cancelled(subhost_interp *interp);

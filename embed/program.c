@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +20,7 @@
 
 #define STATUS_FLUSH_FAILED 120 /* Py_RunMain(3): the exit status of a failed flush */
 
-/* ---- sys.argv, sys.path[0], __main__
- * --------------------------------------------------- */
+/* ---- sys.argv, sys.path[0], __main__ -------------------------------------------- */
 
 static int set_argv(const subhost_task *task, const char *argv0)
 {
@@ -57,12 +57,22 @@ static int set_path0(const char *path0)
     return result;
 }
 
+/* As python names the script to itself: absolute, nothing resolved. */
+static void absolute_path(const char *path, char *buffer, size_t size)
+{
+    char cwd[PATH_MAX];
+    if (path[0] == '/' || !getcwd(cwd, sizeof cwd))
+        snprintf(buffer, size, "%s", path);
+    else
+        snprintf(buffer, size, "%s/%s", cwd, path);
+}
+
 /* The script's directory, its links resolved. */
 static int set_script_path0(const char *script)
 {
     char resolved[PATH_MAX];
     if (!realpath(script, resolved))
-        snprintf(resolved, sizeof resolved, "%s", script);
+        return set_path0("");
     char *slash = strrchr(resolved, '/');
     if (slash)
         slash[slash == resolved] = '\0';
@@ -101,8 +111,7 @@ static PyObject *main_dict(subhost_interp *interp)
     return module ? PyModule_GetDict(module) : NULL;
 }
 
-/* ---- the four kinds of program
- * ------------------------------------------------------------ */
+/* ---- the four kinds of program -------------------------------------------------- */
 
 /* __file__, __cached__ and __loader__ of a script, as CPython's pythonrun.c sets them. */
 static int describe_script(PyObject *dict, const char *path, bool compiled)
@@ -183,8 +192,9 @@ static bool is_importable_path(const char *path)
 
 static PyObject *run_script(const subhost_task *task, PyObject *dict)
 {
-    const char *path = task->source;
+    char path[2 * PATH_MAX];
     struct stat st;
+    absolute_path(task->source, path, sizeof path);
     FILE *stream = fopen(path, "rbe");
     bool directory = stream && fstat(fileno(stream), &st) == 0 && S_ISDIR(st.st_mode);
     if (!stream) {
@@ -193,7 +203,7 @@ static PyObject *run_script(const subhost_task *task, PyObject *dict)
         Py_XDECREF(name);
         return NULL;
     }
-    if (set_argv(task, path) < 0) {
+    if (set_argv(task, task->source) < 0) {
         fclose(stream);
         return NULL;
     }
@@ -213,34 +223,68 @@ static PyObject *run_script(const subhost_task *task, PyObject *dict)
 
 static PyObject *run_stdin(const subhost_task *task, PyObject *dict)
 {
-    if (set_argv(task, "-") < 0 || set_path0("") < 0)
+    if (set_argv(task, "-") < 0 || set_path0("") < 0 ||
+        describe_script(dict, "<stdin>", false) < 0)
         return NULL;
-    return PyRun_FileExFlags(stdin, "<stdin>", Py_file_input, dict, dict, 0, NULL);
+    size_t size;
+    const char *text = subhost__standard_input(&size);
+    /* Of no bytes there is no memory stream; there is one of an empty line. */
+    FILE *stream =
+        text ? fmemopen((void *)(uintptr_t)(size ? text : "\n"), size ? size : 1, "r")
+             : NULL;
+    if (!stream)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    PyObject *result =
+        PyRun_FileExFlags(stream, "<stdin>", Py_file_input, dict, dict, 0, NULL);
+    fclose(stream);
+    return result;
 }
 
 static PyObject *run_code(const subhost_task *task, PyObject *dict)
 {
     if (set_argv(task, "-c") < 0 || set_path0("") < 0)
         return NULL;
-    PyObject *source = PyUnicode_DecodeLocale(task->source, "surrogateescape");
-    PyObject *code =
-        source ? subhost__prelude_call(task->interp, "compile_command", "(O)", source)
-               : NULL;
-    Py_XDECREF(source);
-    PyObject *result = code ? PyEval_EvalCode(code, dict, dict) : NULL;
+    PyObject *given = PyUnicode_DecodeLocale(task->source, "surrogateescape");
+    PyObject *source =
+        given ? subhost__prelude_call(task->interp, "prepare_command", "(O)", given)
+              : NULL;
+    Py_XDECREF(given);
+    /* Compiled here and not in Python, so that a SyntaxError has no traceback. */
+    const char *utf8 = source ? PyUnicode_AsUTF8(source) : NULL;
+    PyObject *code = utf8 ? Py_CompileString(utf8, "<string>", Py_file_input) : NULL;
+    PyObject *done = code ? subhost__prelude_call(task->interp, "register_command",
+                                                  "(OO)", code, source)
+                          : NULL;
+    PyObject *result = done ? PyEval_EvalCode(code, dict, dict) : NULL;
+    Py_XDECREF(done);
     Py_XDECREF(code);
+    Py_XDECREF(source);
     return result;
 }
 
-static PyObject *run_named_module(const subhost_task *task)
+/* `*status`: what a module that is not there, or cannot be run, is reported with. */
+static PyObject *run_named_module(const subhost_task *task, int *status)
 {
     char cwd[PATH_MAX];
     if (set_argv(task, "-m") < 0 || set_path0(getcwd(cwd, sizeof cwd) ? cwd : "") < 0)
         return NULL;
-    return run_module(task->source, true);
+    PyObject *result = run_module(task->source, true);
+    if (!result && PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        /* runpy says that there is no such module by sys.exit(MESSAGE). */
+        PyObject *exception = PyErr_GetRaisedException();
+        PyObject *found =
+            subhost__prelude_call(task->interp, "module_status", "(O)", exception);
+        int module_status = found ? (int)PyLong_AsLong(found) : 0;
+        Py_XDECREF(found);
+        PyErr_Clear();
+        if (module_status > 0)
+            *status = module_status;
+        PyErr_SetRaisedException(exception);
+    }
+    return result;
 }
 
-static PyObject *run(subhost_interp *interp, const subhost_task *task)
+static PyObject *run(subhost_interp *interp, const subhost_task *task, int *status)
 {
     PyObject *dict = main_dict(interp);
     if (!dict)
@@ -253,7 +297,7 @@ static PyObject *run(subhost_interp *interp, const subhost_task *task)
                                                 : run_script(task, dict);
         break;
     case SUBHOST_PROGRAM_MODULE:
-        result = run_named_module(task);
+        result = run_named_module(task, status);
         break;
     case SUBHOST_PROGRAM_CODE:
         result = run_code(task, dict);
@@ -263,8 +307,7 @@ static PyObject *run(subhost_interp *interp, const subhost_task *task)
     return result;
 }
 
-/* ---- what it ended with
- * ------------------------------------------------------------------------ */
+/* ---- what it ended with --------------------------------------------------------- */
 
 /* SystemExit's code as python's exit status (CPython's _Py_HandleSystemExit): an int,
  * None for 0, anything else is printed and is 1. */
@@ -407,8 +450,7 @@ static void conclude(subhost_interp *interp, PyObject *exception,
     Py_XDECREF(exception);
 }
 
-/* ---- what follows
- * -------------------------------------------------------------------------------- */
+/* ---- what follows --------------------------------------------------------------- */
 
 /* CPython's flush_std_files(): what cannot be written to stdout is said, and is 120. */
 static int flush_stream(const char *name, bool say)
@@ -427,11 +469,12 @@ static int flush_stream(const char *name, bool say)
         if (!result) {
             if (!say)
                 PyErr_Clear();
-            else if (Py_Version >= 0x030E0000)
-                PyErr_FormatUnraisable("Exception ignored while flushing sys.%s", name);
             else
-                PyErr_WriteUnraisable(stream);
-            status = say ? -1 : 0;
+                PyErr_FormatUnraisable(Py_Version >= 0x030E0000
+                                           ? "Exception ignored while flushing sys.%s"
+                                           : "Exception ignored on flushing sys.%s",
+                                       name);
+            status = -1;
         }
         Py_XDECREF(result);
     }
@@ -480,19 +523,22 @@ static void widen_cancel(subhost_interp *interp)
 void subhost__program_run(subhost_interp *interp, subhost_task *task,
                           subhost_outcome *outcome, char **detail)
 {
-    PyObject *result = run(interp, task);
+    int status = 0;
+    PyObject *result = run(interp, task, &status);
     PyObject *exception = result ? NULL : PyErr_GetRaisedException();
     Py_XDECREF(result);
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_FINISHING);
     pthread_mutex_unlock(&interp->lock);
     conclude(interp, exception, outcome, detail);
+    if (status)
+        outcome->code = outcome->status = status;
     if (!ours)
         return; /* abandoned meanwhile */
     widen_cancel(interp);
     finish(interp);
     int flushed = flush_stream("stdout", true);
-    flush_stream("stderr", false);
+    flushed |= flush_stream("stderr", false);
     if (flushed < 0)
         outcome->status = STATUS_FLUSH_FAILED;
     PyObject *rearmed = subhost__prelude_call(interp, "rearm", "()");

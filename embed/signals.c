@@ -138,28 +138,31 @@ void subhost__signals_close(subhost_host *host)
     atomic_store(&note_fd, -1);
 }
 
-/* ---- what the programs want
- * ----------------------------------------------------------------- */
+/* ---- what the programs want ----------------------------------------------------- */
 
-static void wants(subhost_host *host, int signo, unsigned *handled, unsigned *ignored)
+static void wants(subhost_host *host, int signo, unsigned *handled, unsigned *ignored,
+                  bool *kernels)
 {
     *handled = *ignored = 0;
+    *kernels = true; /* every program asked for the kernel's default */
     for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
         *handled += (atomic_load(&interp->signals_handled) & SIGNAL_BIT(signo)) != 0;
         *ignored += (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)) != 0;
+        *kernels &= (atomic_load(&interp->signals_default) & SIGNAL_BIT(signo)) != 0;
     }
 }
 
 int subhost__signals_update(subhost_host *host, int signo)
 {
     unsigned handled, ignored;
+    bool kernels;
     int error = 0;
     pthread_mutex_lock(&host->lock);
-    wants(host, signo, &handled, &ignored);
-    bool by_host = host->options.take_signals && is_host_signal(signo) &&
+    wants(host, signo, &handled, &ignored, &kernels);
+    bool by_host = host->options.take_signals && is_host_signal(signo) && !kernels &&
                    subhost__signal_initial(signo) != 'i';
     if (signo == SIGKILL || signo == SIGSTOP)
-        error = handled || ignored ? EINVAL : 0;
+        error = handled || ignored || kernels ? EINVAL : 0;
     else if (handled || (by_host && !ignored))
         error = taken[signo] ? 0 : take(signo);
     else if (signo == SUBHOST_KICK_SIGNAL)
@@ -219,8 +222,7 @@ static void apply_mask(subhost_host *host)
     pthread_mutex_unlock(&host->lock);
 }
 
-/* ---- routing, on the main thread
- * --------------------------------------------------------------- */
+/* ---- routing, on the main thread ------------------------------------------------ */
 
 static void deliver(subhost_interp *interp, int signo)
 {
@@ -294,8 +296,7 @@ int subhost__signals_dispatch(subhost_host *host)
     return events;
 }
 
-/* ---- handlers, in the interpreter
- * ------------------------------------------------------------------ */
+/* ---- handlers, in the interpreter ----------------------------------------------- */
 
 int subhost__signals_run(subhost_interp *interp)
 {

@@ -36,8 +36,7 @@ static void unref(struct dump *dump)
     free(dump);
 }
 
-/* ---- in the interpreter
- * -------------------------------------------------------------------- */
+/* ---- in the interpreter --------------------------------------------------------- */
 
 static void print_frames(FILE *out, PyThreadState *tstate)
 {
@@ -88,8 +87,7 @@ static void answer(void *data)
     unref(dump);
 }
 
-/* ---- on the main thread
- * ----------------------------------------------------------------------- */
+/* ---- on the main thread --------------------------------------------------------- */
 
 /* Written in pieces of the kernel's choice, with a bound: the reader may be gone. */
 static void put(int fd, const char *text, size_t size)

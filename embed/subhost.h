@@ -41,7 +41,7 @@ extern "C" {
 #define SUBHOST_FOREVER INT64_MAX
 #define SUBHOST_MSEC(n) ((int64_t)(n)*1000000)
 
-/* ---- errors ------------------------------------------------------------------- */
+/* ---- errors --------------------------------------------------------------------- */
 
 /* One list: code, value, what it means. */
 #define SUBHOST_CODES(X)                                                                 \
@@ -75,7 +75,7 @@ SUBHOST_API const char *subhost_code_text(int code);
 /* Frees an error; NULL is allowed. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_error_free(subhost_error *err);
 
-/* ---- versions ----------------------------------------------------------------- */
+/* ---- versions ------------------------------------------------------------------- */
 
 /* "0.1.0". Any thread, GIL or not, does not block. */
 SUBHOST_API const char *subhost_version(void);
@@ -83,7 +83,7 @@ SUBHOST_API const char *subhost_version(void);
  * does not block. */
 SUBHOST_API const char *subhost_version_details(void);
 
-/* ---- the host ----------------------------------------------------------------- */
+/* ---- the host ------------------------------------------------------------------- */
 
 typedef struct subhost_host subhost_host;
 typedef struct subhost_interp subhost_interp;
@@ -182,7 +182,7 @@ SUBHOST_API void subhost_get_stats(subhost_host *host, subhost_stats *stats);
  * instead. Main thread, no GIL, blocks up to 200 ms. */
 SUBHOST_API int subhost_dump_stacks(subhost_host *host, int fd, subhost_error **err);
 
-/* ---- interpreters ------------------------------------------------------------- */
+/* ---- interpreters --------------------------------------------------------------- */
 
 enum subhost_gil {
     SUBHOST_GIL_OWN = 0,    /* PEP 684: modules without support for it are refused */
@@ -221,7 +221,7 @@ SUBHOST_API void subhost_interp_release(subhost_interp *interp);
 SUBHOST_API int subhost_interp_send(subhost_interp *interp, void (*function)(void *data),
                                     void *data, subhost_error **err);
 
-/* ---- tasks -------------------------------------------------------------------- */
+/* ---- tasks ---------------------------------------------------------------------- */
 
 enum subhost_program_kind {
     SUBHOST_PROGRAM_FILE = 0,   /* source: a path; "-": standard input */

@@ -36,8 +36,7 @@ void subhost_task_release(subhost_task *task)
         subhost__interp_unref(interp);
 }
 
-/* ---- submitting
- * --------------------------------------------------------------------------- */
+/* ---- submitting ----------------------------------------------------------------- */
 
 /* Copies as much of a caller's struct as both sides know. */
 static int take_options(void *to, size_t size, const void *from, const char *what,
@@ -144,8 +143,7 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
     return 0;
 }
 
-/* ---- the terminal event
- * ---------------------------------------------------------------------- */
+/* ---- the terminal event --------------------------------------------------------- */
 
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail)
@@ -214,8 +212,7 @@ void subhost__task_fail_queue(subhost_interp *interp, const char *why)
     }
 }
 
-/* ---- waiting and cancelling
- * -------------------------------------------------------------------- */
+/* ---- waiting and cancelling ----------------------------------------------------- */
 
 static bool ended(subhost_task *task, subhost_outcome *outcome)
 {

@@ -88,7 +88,7 @@ void subhost__thread_forget(void)
     subhost__interp_unref(interp);
 }
 
-/* ---- threads that hosted threads start -------------------------------------------- */
+/* ---- threads that hosted threads start ------------------------------------------ */
 
 struct start {
     subhost_interp *interp;
@@ -124,7 +124,7 @@ int subhost__thread_create_hosted(int (*create)(pthread_t *, const pthread_attr_
     return error;
 }
 
-/* ---- kicks ------------------------------------------------------------------------- */
+/* ---- kicks ---------------------------------------------------------------------- */
 
 void subhost__thread_kick_all(subhost_interp *interp)
 {
@@ -173,10 +173,9 @@ void subhost__thread_idle_priority(subhost_interp *interp)
     pthread_mutex_unlock(&interp->threads_lock);
 }
 
-/* ---- what a blocked thread does when it is kicked -----------------------------------
- */
+/* ---- what a blocked thread does when it is kicked ------------------------------- */
 
-bool subhost__thread_service(struct thread *self, bool in_lock_wait)
+bool subhost__thread_service(struct thread *self, enum call_kind kind)
 {
     subhost_interp *interp = self->interp;
     PyThreadState *tstate = PyGILState_GetThisThreadState();
@@ -201,8 +200,10 @@ bool subhost__thread_service(struct thread *self, bool in_lock_wait)
         if (subhost__channel_drain(interp) < 0)
             subhost__raise_in(interp, self, PyErr_GetRaisedException());
         raise = atomic_load(&self->raise_pending);
-        if (raise && in_lock_wait)
+        if (raise && kind == CALL_LOCKS)
             subhost__module_release_waiter(interp);
+        else if (raise && kind == CALL_FAILS)
+            subhost__raise_arm(interp, self);
     }
     PyErr_SetRaisedException(outer);
     PyEval_SaveThread();

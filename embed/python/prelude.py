@@ -15,9 +15,15 @@ _default_int_handler = _signal.default_int_handler
 _SIG_DFL, _SIG_IGN = 0, 1
 
 
-def _check_number(number):
+def _number(signalnum):
+    import operator
+
+    number = operator.index(signalnum)
+    if not -(2**31) <= number < 2**31:
+        raise OverflowError("Python int too large to convert to C int")
     if not 1 <= number < _signal.NSIG:
         raise ValueError("signal number out of range")
+    return number
 
 
 def _initial(number):
@@ -34,15 +40,12 @@ def _check_thread(what):
 
 def signal(signalnum, handler, /):
     """Set the action for the given signal (the host takes it on its main thread)."""
-    import operator
-
-    signalnum = operator.index(signalnum)
     if not callable(handler) and handler not in (_SIG_DFL, _SIG_IGN):
         raise TypeError(
             "signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a callable object"
         )
     _check_thread("signal")
-    _check_number(signalnum)
+    signalnum = _number(signalnum)
     old = getsignal(signalnum)
     if not callable(handler):
         handler = int(handler)
@@ -60,11 +63,12 @@ def signal(signalnum, handler, /):
 
 
 def _action(signalnum, handler):
-    """0: the host's default, 1: ignored, 2: the program's own handler."""
+    """0: the host's default, 1: ignored, 2: the program's own handler, 3: the kernel's
+    default."""
     if handler is _default_int_handler:
         return 0 if signalnum == _signal.SIGINT else 2
     if not callable(handler):
-        return handler
+        return 1 if handler == _SIG_IGN else 3
     # asyncio.run() puts its handler in place of the default one; a cancel for SIGINT calls
     # it as its first rung.
     return 0 if signalnum == _signal.SIGINT and _runner_handler(handler) else 2
@@ -78,10 +82,7 @@ def _runner_handler(handler):
 
 def getsignal(signalnum, /):
     """Return the current action for the given signal."""
-    import operator
-
-    signalnum = operator.index(signalnum)
-    _check_number(signalnum)
+    signalnum = _number(signalnum)
     try:
         return _handlers[signalnum]
     except KeyError:
@@ -107,7 +108,7 @@ def set_wakeup_fd(fd, /, *, warn_on_full_buffer=True):
 
 def siginterrupt(signalnum, flag, /):
     """Accepted and without effect: no system call of the program's is interrupted."""
-    _check_number(signalnum)
+    _number(signalnum)
 
 
 _pthread_sigmask = _signal.pthread_sigmask
@@ -122,12 +123,27 @@ def pthread_sigmask(how, mask, /):
     return old
 
 
+def interrupt_main(signum=_signal.SIGINT, /):
+    """Simulate the arrival of the given signal in the program's main thread."""
+    if callable(getsignal(_number(signum))):
+        _host.post_signal(signum)
+
+
+_thread.interrupt_main = interrupt_main
+
 for _function in (signal, getsignal, set_wakeup_fd, siginterrupt, pthread_sigmask):
     _function.__module__ = "_signal"
     setattr(_signal, _function.__name__, _function)
 
 
 # ---- threads --------------------------------------------------------------------------
+
+# threading asks for the process's main thread; a program's is its interpreter's driver.
+_thread._get_main_thread_ident = _host.driver_ident
+
+# CPython's own walk the threads of all interpreters without their GILs.
+sys._current_frames = _host.current_frames
+sys._current_exceptions = _host.current_exceptions
 
 _excepthook = _thread._excepthook
 
@@ -157,6 +173,13 @@ def finish():
     atexit._run_exitfuncs()
 
 
+def forget_atexits():
+    """Before Py_EndInterpreter(), which would run them a second time."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._threading_atexits = []
+
+
 def rearm():
     """Makes the interpreter good for a next task after finish()."""
     threading = sys.modules.get("threading")
@@ -174,6 +197,19 @@ def rearm():
     _host.set_wakeup_fd(-1)
 
 
+# ---- fork ---------------------------------------------------------------------------------
+
+import posix
+
+
+def forkpty():
+    """Refused, as fork() is; CPython would say less."""
+    _host.refuse_fork("os.forkpty")
+
+
+posix.forkpty = forkpty
+
+
 # ---- cancel -----------------------------------------------------------------------------
 
 _callbacks = []  # of on_cancel(), in the order in which they were registered
@@ -187,7 +223,7 @@ def begin_cancel(by_sigint):
         except Exception:
             sys.excepthook(*sys.exc_info())
     told = False
-    for frame in list(sys._current_frames().values()):
+    for frame in list(_host.current_frames().values()):
         while frame is not None:
             told = _cancel_loop(frame, by_sigint) or told
             frame = frame.f_back
@@ -258,7 +294,7 @@ def release_waiter():
 def swallowers(idents, insist):
     """Of the threads that Cancelled was raised in, those that go on without it: it is not
     being handled there (an except or finally clause, a with statement's exit)."""
-    current = sys._current_exceptions()
+    current = _host.current_exceptions()
     found = []
     for ident in idents:
         exception = current.get(ident)
@@ -331,17 +367,35 @@ def on_cancel(callback, /):
 # ---- the start of a program ---------------------------------------------------------------
 
 
-def compile_command(source):
-    """The code of `-c`, its lines known to tracebacks as under python."""
+def prepare_command(source):
+    """What of `-c CODE` is compiled."""
     if sys.version_info >= (3, 14):
         import textwrap
 
         source = textwrap.dedent(source)
-    code = compile(source, "<string>", "exec", dont_inherit=True)
+    return source
+
+
+def register_command(code, source):
+    """Makes the lines of `-c CODE` known to tracebacks, as under python."""
     import linecache
 
+    if not hasattr(linecache, "_interactive_cache"):
+        code = "<string>"  # 3.13.0: by the file's name
     linecache._register_code(code, source, "<string>")
-    return code
+
+
+def module_status(exception):
+    """The exit status for runpy's complaint that -m MODULE is not there (127) or cannot be
+    run (126); 0 when the program itself has exited."""
+    traceback = exception.__traceback__
+    if traceback is None or exception.__context__ is None or traceback.tb_next:
+        return 0
+    if traceback.tb_frame.f_code.co_name != "_run_module_as_main":
+        return 0
+    text = str(exception.code).removeprefix(sys.executable + ": ")
+    exception.code = "subhost: " + text
+    return 126 if "cannot be directly executed" in text else 127
 
 
 # ---- the end of a program: what python's main() does ------------------------------------

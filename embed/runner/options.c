@@ -78,8 +78,7 @@ void options_print_run_help(void)
          "process at once. SIGUSR1 prints the Python stacks of all interpreters.");
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------ */
+/* ---- values --------------------------------------------------------------------- */
 
 bool options_duration(const char *text, int64_t *ns)
 {
@@ -116,8 +115,7 @@ static bool parse_count(const char *text, long max, long *value)
     return *text && !*end && !errno && *value >= 1 && *value <= max;
 }
 
-/* ---- names
- * ---------------------------------------------------------------------------------- */
+/* ---- names ---------------------------------------------------------------------- */
 
 /* Levenshtein distance, of words short enough for an option's name. */
 static size_t distance(const char *a, const char *b)
@@ -176,23 +174,24 @@ static int unknown_option(const char *arg)
         names[count++] = dashed[i];
     }
     char word[32];
-    snprintf(word, sizeof word, "%.*s", (int)strcspn(arg, "="), arg);
+    snprintf(word, sizeof word, "%s", arg);
+    word[strcspn(word, "=")] = '\0';
     return options_usage_error(
         "run", "unknown option %s%s", arg,
         strncmp(arg, "--", 2) == 0 ? options_did_you_mean(word, names) : "");
 }
 
-/* ---- parsing
- * ---------------------------------------------------------------------------------- */
+/* ---- parsing -------------------------------------------------------------------- */
 
-static int take_value(struct options *options, const char *name, const char *value)
+/* `typed`: the option as the user wrote it. */
+static int take_value(struct options *options, const char *name, const char *value,
+                      const char *typed)
 {
     long count;
     if (strcmp(name, "workers") == 0) {
         if (!parse_count(value, MAX_WORKERS, &count))
-            return options_usage_error("run",
-                                       "--workers: '%s' is not a number from 1 to %d",
-                                       value, MAX_WORKERS);
+            return options_usage_error("run", "%s: '%s' is not a number from 1 to %d",
+                                       typed, value, MAX_WORKERS);
         options->workers = (int)count;
     } else if (strcmp(name, "gil") == 0) {
         if (strcmp(value, "own") != 0 && strcmp(value, "shared") != 0)
@@ -270,7 +269,10 @@ int options_parse_run(int argc, char **argv, struct options *options)
             break; /* the rest is the program's, dashes or not */
         }
         const struct option_row *row = c >= 256 ? &rows[c - 256] : find_short(c);
-        int status = take_value(options, row->long_name, optarg);
+        char typed[32] = {'-', (char)c};
+        if (c >= 256)
+            snprintf(typed, sizeof typed, "--%s", row->long_name);
+        int status = take_value(options, row->long_name, optarg, typed);
         if (status)
             return status;
         if (options->help)

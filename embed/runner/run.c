@@ -22,8 +22,7 @@ struct run {
     bool abandoned; /* a thread is still in there: no orderly exit of the process */
 };
 
-/* ---- before anything is started
- * ------------------------------------------------------------ */
+/* ---- before anything is started ------------------------------------------------- */
 
 /* 0, or the status with which a FILE cannot be run, after a message. */
 static int check_file(const char *path)
@@ -51,8 +50,7 @@ static int check_file(const char *path)
     return status;
 }
 
-/* ---- events
- * ------------------------------------------------------------------------------------ */
+/* ---- events --------------------------------------------------------------------- */
 
 static void on_end(subhost_task *task, void *data)
 {
@@ -86,9 +84,7 @@ static void on_signal(subhost_host *host, const subhost_signal_event *event, voi
         _exit(128 + event->signo);
 }
 
-/* ---- the end
- * ----------------------------------------------------------------------------------------
- */
+/* ---- the end -------------------------------------------------------------------- */
 
 static void print_stats(subhost_host *host)
 {

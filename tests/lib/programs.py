@@ -11,6 +11,7 @@ import os
 import pathlib
 import pty
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -199,22 +200,31 @@ class spawn:
 
     def finish(self, timeout=20):
         """Wait for the end, at most TIMEOUT; the Result, its seconds since the start."""
-        try:
-            code = self.process.wait(timeout * PATIENCE)
-        except subprocess.TimeoutExpired:
-            _kill_group(self.process)
-            self.process.wait()
-            code = "timeout"
+        ended = self._ended(timeout * PATIENCE)
         seconds = time.monotonic() - self.started
+        if self.process.returncode is None:
+            _kill_group(self.process)
+        code = self.process.wait() if ended else "timeout"
         for thread in self.readers:
             thread.join(2)
         return Result(self.args, code, self.output["out"], self.output["err"], seconds)
+
+    def _ended(self, timeout):
+        """Wait for the end without reaping: so the group can be killed, with what the program
+        left in it, while nobody else can have its number."""
+        if self.process.returncode is not None:
+            return True
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            return bool(select.select([descriptor], [], [], timeout)[0])
+        finally:
+            os.close(descriptor)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
+        if self.process.returncode is None:
             _kill_group(self.process)
             self.process.wait()
         # A reader that is still blocked (a grandchild keeps the pipe) owns its stream.
