@@ -26,17 +26,18 @@
 /* Pokes that nobody answers before the attendant is sent in. */
 #define POKES_BEFORE_ATTENDANT SUBHOST_MSEC(5)
 
-void subhost__cancel_request(subhost_interp *interp, enum subhost_reason reason,
-                             const char *text, int64_t grace)
+void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
+                             enum subhost_reason reason, const char *text)
 {
     struct cancel *cancel = &interp->cancel;
     pthread_mutex_lock(&interp->lock);
-    bool first = !atomic_load(&cancel->requested) && interp->state != INTERP_QUARANTINED;
+    bool first = interp->current == task && !atomic_load(&cancel->requested) &&
+                 interp->state != INTERP_QUARANTINED;
     if (first) {
         cancel->reason = reason;
         cancel->text = text && *text ? strdup(text) : NULL;
         cancel->requested_at = subhost__now();
-        cancel->grace = grace > 0 ? grace : SUBHOST_MSEC(2000);
+        cancel->grace = task->grace;
         atomic_store(&cancel->scope,
                      reason == SUBHOST_BY_SIGINT ? CANCEL_DRIVER_FIRST : CANCEL_ALL);
         atomic_store(&cancel->requested, true);
@@ -93,7 +94,7 @@ static bool concerns(subhost_interp *interp, const struct thread *thread, bool i
         return atomic_load(&interp->cancel.scope) == CANCEL_ALL;
     /* Past its program's end the driver runs atexit and flushes: that may take its time.
      */
-    return insist || interp->state == INTERP_RUNNING;
+    return insist || atomic_load(&interp->state) == INTERP_RUNNING;
 }
 
 /* Idents of the interpreter's threads, by its own list: a Python list of int. */
@@ -263,16 +264,15 @@ static void order(subhost_interp *interp, atomic_uint *round)
     interp->next_poke_at = 0; /* at once, and often again */
 }
 
-/* Rungs 2 and 3 as time passes; returns when to look again. */
+/* Rungs 2 and 3 as time passes; returns when to look again, or 0 when it is time for the
+ * last one. Under interp->lock, so that the task's end does not come in between. */
 static int64_t climb(subhost_interp *interp, int64_t now)
 {
     struct cancel *cancel = &interp->cancel;
     int64_t age = now - cancel->requested_at, grace = cancel->grace;
     int64_t end = grace + (atomic_load(&cancel->held_by_loop) ? LOOP_LAST_CHANCE : 0);
-    if (age >= end) {
-        subhost__interp_abandon(interp);
-        return SUBHOST_FOREVER;
-    }
+    if (age >= end)
+        return 0;
     /* Rung 2, where it was held back: a loop that did not end, a callback that hangs. */
     if (atomic_load(&cancel->raise_round) == 0 &&
         (age >= grace || (!atomic_load(&cancel->begun) && age >= grace / 4)))
@@ -323,29 +323,31 @@ static int64_t climb(subhost_interp *interp, int64_t now)
 
 int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now)
 {
+    int64_t next = SUBHOST_FOREVER, at = SUBHOST_FOREVER;
     pthread_mutex_lock(&interp->lock);
-    bool running = interp->current &&
-                   (interp->state == INTERP_RUNNING || interp->state == INTERP_FINISHING);
-    bool reachable = running || interp->state == INTERP_IDLE;
-    int64_t deadline = running ? interp->current->deadline : SUBHOST_FOREVER;
-    int64_t grace = running ? interp->current->grace : 0;
-    bool requested = running && atomic_load(&interp->cancel.requested);
+    enum interp_state state = interp->state;
+    subhost_task *task = NULL;
+    if (interp->current && (state == INTERP_RUNNING || state == INTERP_FINISHING)) {
+        task = interp->current;
+        subhost__task_ref(task);
+        next = task->deadline;
+        if (atomic_load(&interp->cancel.requested))
+            at = climb(interp, now);
+    }
     pthread_mutex_unlock(&interp->lock);
-    if (!reachable)
+    if (!task && state != INTERP_IDLE)
         return SUBHOST_FOREVER;
 
-    int64_t next = SUBHOST_FOREVER;
-    if (!requested && now >= deadline) {
-        subhost__cancel_request(interp, SUBHOST_BY_DEADLINE, NULL, grace);
-        requested = true;
-    } else if (!requested) {
-        next = deadline;
+    if (at == 0) {
+        subhost__interp_abandon(interp, task);
+        next = at = SUBHOST_FOREVER;
+    } else if (at != SUBHOST_FOREVER) {
+        next = at; /* a cancel is under way; the deadline has nothing to add */
+    } else if (now >= next) {
+        subhost__cancel_request(interp, task, SUBHOST_BY_DEADLINE, NULL);
+        next = now; /* the ladder has begun: look again at once */
     }
-    if (requested) {
-        int64_t at = climb(interp, now);
-        if (at < next)
-            next = at;
-    }
-    int64_t at = poke(interp, now);
+    subhost_task_release(task);
+    at = poke(interp, now);
     return at < next ? at : next;
 }

@@ -87,21 +87,34 @@ int subhost__channel_drain(subhost_interp *interp)
     void (*function)(void *);
     void *data;
     /* Before looking: a message that comes later rings again. */
-    atomic_store(&channel->bell_pending, false);
-    while (channel_take(channel, &function, &data)) {
+    atomic_exchange(&channel->bell_pending, false);
+    /* At most a ringful: senders that never pause must not keep the rest from its turn. */
+    for (int n = 0; n < CHANNEL_CELLS && channel_take(channel, &function, &data); n++) {
         atomic_fetch_add_explicit(&channel->drained, 1, memory_order_relaxed);
         function(data);
-        if (PyErr_Occurred()) {
-            if (!subhost__channel_is_empty(channel))
-                subhost__channel_ring(interp);
-            return -1;
-        }
+        if (PyErr_Occurred())
+            break;
     }
+    if (!subhost__channel_is_empty(channel))
+        subhost__channel_ring(interp);
+    if (PyErr_Occurred())
+        return -1;
     subhost__cancel_service(interp);
     struct thread *self = subhost__thread_self();
     if (self && self->interp == interp && (self->is_driver || self->is_attendant))
         return subhost__signals_run(interp);
     return 0;
+}
+
+void subhost__channel_drain_rest(subhost_interp *interp)
+{
+    void (*function)(void *);
+    void *data;
+    while (channel_take(&interp->channel, &function, &data)) {
+        atomic_fetch_add_explicit(&interp->channel.drained, 1, memory_order_relaxed);
+        function(data);
+        PyErr_Clear();
+    }
 }
 
 /* Runs on any thread of the interpreter, at its next eval-breaker check, GIL held. */

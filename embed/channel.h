@@ -62,6 +62,9 @@ void subhost__channel_call_attendant(subhost_interp *interp);
  * Returns -1 with an exception set when one is to be raised on this thread. */
 int subhost__channel_drain(subhost_interp *interp);
 
+/* The messages that are left when the interpreter ends. Driver, GIL held. */
+void subhost__channel_drain_rest(subhost_interp *interp);
+
 /* Finds and checks CPython's private pending-call function; chooses the doorbell and
  * writes its name into host->doorbell_name. Main thread, main interpreter's GIL held. */
 void subhost__channel_choose_doorbell(subhost_host *host);

@@ -167,6 +167,7 @@ static bool end_interpreter(subhost_interp *interp)
     subhost__cancel_reset(interp);
     Py_XDECREF(subhost__prelude_call(interp, "forget_atexits", "()"));
     PyErr_Clear();
+    subhost__channel_drain_rest(interp);
     interp->py = NULL; /* messages that are still queued see that it is over */
     PyThreadState *tstate = interp->driver_tstate;
     interp->driver_tstate = NULL;
@@ -267,7 +268,7 @@ static void drive(subhost_interp *interp)
         if (asprintf(&why, "the interpreter could not be created: %s",
                      interp->failure ? interp->failure : "out of memory") < 0)
             why = NULL;
-        subhost__task_fail_queue(interp, why ? why : "out of memory");
+        subhost__task_end_queue(interp, SUBHOST_FAILED, why ? why : "out of memory");
         free(why);
         return;
     }
@@ -281,7 +282,7 @@ static void drive(subhost_interp *interp)
         if (!ours)
             return; /* abandoned, and back after all: nobody waits for it any more */
         if (fresh && !renew(interp)) {
-            subhost__interp_abandon(interp);
+            subhost__interp_abandon(interp, NULL);
             return;
         }
     }
@@ -290,7 +291,7 @@ static void drive(subhost_interp *interp)
     if (end_interpreter(interp))
         set_state(interp, INTERP_ENDED);
     else
-        subhost__interp_abandon(interp);
+        subhost__interp_abandon(interp, NULL);
 }
 
 void *subhost__driver_main(void *arg)
@@ -305,7 +306,7 @@ void *subhost__driver_main(void *arg)
         drive(interp);
     } else {
         set_state(interp, INTERP_FAILED);
-        subhost__task_fail_queue(interp, "out of memory");
+        subhost__task_end_queue(interp, SUBHOST_FAILED, "out of memory");
     }
     pthread_mutex_lock(&interp->lock);
     interp->driver_gone = true;

@@ -111,17 +111,21 @@ static bool quarantined(subhost_interp *interp)
     return is;
 }
 
-/* Tells every interpreter to end; what runs is cancelled. */
-static void end_all(subhost_host *host, int64_t grace)
+/* Tells every interpreter to end: what waits is not begun, what runs is cancelled. */
+static void end_all(subhost_host *host)
 {
     for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
+        subhost__task_end_queue(interp, SUBHOST_CANCELLED, "the host closes");
         pthread_mutex_lock(&interp->lock);
         interp->releasing = true;
-        bool running = interp->current != NULL;
+        subhost_task *task = interp->current;
+        if (task)
+            subhost__task_ref(task);
         pthread_cond_broadcast(&interp->work);
         pthread_mutex_unlock(&interp->lock);
-        if (running)
-            subhost__cancel_request(interp, SUBHOST_BY_CLOSE, NULL, grace);
+        if (task)
+            subhost__cancel_request(interp, task, SUBHOST_BY_CLOSE, NULL);
+        subhost_task_release(task);
     }
 }
 
@@ -155,7 +159,7 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     host->closing = true;
     host->exiting = mode == SUBHOST_CLOSE_EXITING;
     pthread_mutex_unlock(&host->lock);
-    end_all(host, grace);
+    end_all(host);
     int64_t deadline = subhost__deadline(grace);
     if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))
         deadline += SUBHOST_MSEC(50);
@@ -168,7 +172,7 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
         if (gone(interp)) {
             pthread_join(interp->driver, NULL);
         } else {
-            subhost__interp_abandon(interp);
+            subhost__interp_abandon(interp, NULL);
             left++;
         }
         left += gone(interp) && quarantined(interp);

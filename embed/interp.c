@@ -187,16 +187,20 @@ int subhost_interp_send(subhost_interp *interp, void (*function)(void *data), vo
     if (!interp || !function)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_send: %s is NULL",
                              interp ? "function" : "interp");
+    /* Over the put as well: what is put before the end is called before the end. */
     pthread_mutex_lock(&interp->lock);
     enum interp_state state = interp->state;
+    bool open = state != INTERP_QUARANTINED && state != INTERP_ENDED &&
+                state != INTERP_FAILED && state != INTERP_CLOSING;
+    bool queued = open && subhost__channel_put(&interp->channel, function, data);
     pthread_mutex_unlock(&interp->lock);
     if (state == INTERP_QUARANTINED)
         return subhost__fail(err, SUBHOST_EQUARANTINED, "interpreter %u was abandoned",
                              interp->serial);
-    if (state == INTERP_ENDED || state == INTERP_FAILED || state == INTERP_CLOSING)
+    if (!open)
         return subhost__fail(err, SUBHOST_ESTATE, "interpreter %u is %s", interp->serial,
                              subhost__interp_state_name(state));
-    if (!subhost__channel_put(&interp->channel, function, data))
+    if (!queued)
         return subhost__fail(err, SUBHOST_EAGAIN, "the channel of interpreter %u is full",
                              interp->serial);
     subhost__channel_ring(interp);
@@ -207,10 +211,11 @@ int subhost_interp_send(subhost_interp *interp, void (*function)(void *data), vo
 
 /* ---- abandonment ---------------------------------------------------------------- */
 
-void subhost__interp_abandon(subhost_interp *interp)
+void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
 {
     pthread_mutex_lock(&interp->lock);
-    bool now = subhost__interp_enter(interp, INTERP_QUARANTINED);
+    bool now = (!only || interp->current == only) &&
+               subhost__interp_enter(interp, INTERP_QUARANTINED);
     subhost_task *task = interp->current;
     if (task)
         subhost__task_ref(task);
@@ -224,7 +229,7 @@ void subhost__interp_abandon(subhost_interp *interp)
          */
         if (interp->gil == SUBHOST_GIL_OWN)
             subhost__thread_idle_priority(interp);
-        subhost__task_fail_queue(interp, "its interpreter was abandoned");
+        subhost__task_end_queue(interp, SUBHOST_FAILED, "its interpreter was abandoned");
     }
     if (now && task) {
         subhost_outcome outcome = {

@@ -116,7 +116,7 @@ struct subhost_interp {
     pthread_mutex_t lock;
     pthread_cond_t work;
     /* Under lock: */
-    enum interp_state state;
+    _Atomic enum interp_state state; /* written under lock */
     subhost_task *queue, **queue_tail;
     subhost_task *current;
     bool releasing;
@@ -234,8 +234,8 @@ void subhost__interp_unref(subhost_interp *interp);
 bool subhost__interp_enter(subhost_interp *interp, enum interp_state state);
 const char *subhost__interp_state_name(enum interp_state state);
 /* Gives up on the interpreter: waiters get their event, its threads their idle share.
- * Main thread. */
-void subhost__interp_abandon(subhost_interp *interp);
+ * `only`: if that is still the task it runs; NULL: in any case. */
+void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only);
 
 /* driver.c: the driver thread's main function; `arg` is an interp reference. */
 void *subhost__driver_main(void *arg);
@@ -255,7 +255,8 @@ void subhost__task_ref(subhost_task *task);
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail);
 /* Ends what waits in the interpreter's queue. Any thread. */
-void subhost__task_fail_queue(subhost_interp *interp, const char *why);
+void subhost__task_end_queue(subhost_interp *interp, enum subhost_outcome_kind kind,
+                             const char *why);
 /* Runs the on_end callbacks that are due; returns how many. Main thread. */
 int subhost__task_run_callbacks(subhost_host *host);
 
@@ -286,8 +287,9 @@ enum call_kind {
 bool subhost__thread_service(struct thread *self, enum call_kind kind);
 
 /* cancel.c */
-void subhost__cancel_request(subhost_interp *interp, enum subhost_reason reason,
-                             const char *text, int64_t grace);
+/* Asks for the end of `task`, if that is what the interpreter runs now. Any thread. */
+void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
+                             enum subhost_reason reason, const char *text);
 void subhost__cancel_reset(subhost_interp *interp);
 /* The part of a drain that concerns a cancel. GIL held. */
 void subhost__cancel_service(subhost_interp *interp);
@@ -320,6 +322,10 @@ int subhost__signals_update(subhost_host *host, int signo);
 void subhost__signals_update_mask(subhost_host *host);
 /* The host's disposition before it opened: 'd'efault, 'i'gnored, 'o'ther. */
 char subhost__signal_initial(int signo);
+/* A thread that sends its own process a signal finds it taken when the call returns, as
+ * under python: ask before, wait after. Any thread. */
+unsigned subhost__signals_routed(int signo);
+void subhost__signals_wait_routed(subhost_interp *interp, int signo, unsigned before);
 #define SUBHOST_KICK_SIGNAL SIGURG
 
 /* stacks.c */

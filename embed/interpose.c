@@ -84,15 +84,17 @@ extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size);
 extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
 #define WRAPPED(X)                                                                       \
     X(read)                                                                              \
-    X(write) X(readv) X(writev) X(sendfile64) X(splice) X(__read_chk) X(recv)            \
-        X(__recv_chk) X(recvfrom) X(recvmsg) X(send) X(sendto) X(sendmsg) X(accept)      \
-            X(accept4) X(connect) X(waitpid) X(wait) X(wait3) X(wait4) X(waitid)         \
-                X(flock) X(lockf64) X(tcdrain) X(open64) X(openat64) X(sigwaitinfo)      \
-                    X(sigtimedwait) X(__fgets_chk) X(__poll_chk) X(clock_nanosleep)      \
-                        X(epoll_wait) X(fcntl64) X(fgets) X(pause) X(poll) X(ppoll)      \
-                            X(pthread_create) X(select) X(sem_clockwait)                 \
-                                X(sem_timedwait) X(sem_wait) X(sigwait) X(close)         \
-                                    X(close_range)
+    X(write)                                                                             \
+    X(readv)                                                                             \
+    X(writev) X(sendfile64) X(splice) X(__read_chk) X(recv) X(__recv_chk) X(recvfrom)    \
+        X(recvmsg) X(send) X(sendto) X(sendmsg) X(accept) X(accept4) X(connect)          \
+            X(waitpid) X(wait) X(wait3) X(wait4) X(waitid) X(flock) X(lockf64)           \
+                X(tcdrain) X(open64) X(openat64) X(sigwaitinfo) X(sigtimedwait)          \
+                    X(__fgets_chk) X(__poll_chk) X(clock_nanosleep) X(epoll_wait)        \
+                        X(fcntl64) X(fgets) X(pause) X(poll) X(ppoll) X(pthread_create)  \
+                            X(select) X(sem_clockwait) X(sem_timedwait) X(sem_wait)      \
+                                X(sigwait) X(close) X(close_range) X(kill) X(killpg)     \
+                                    X(raise) X(pthread_kill)
 
 #define DECLARE_REAL(name)                                                               \
     static __typeof__(name) *real_##name;                                                \
@@ -554,6 +556,27 @@ EXPORT char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream)
     struct fgets_call c = {NULL, real___fgets_chk, buffer, size, n, stream};
     return interruptible_fgets(self, call_fgets, &c, stream);
 }
+
+/* ---- signals to ourselves ------------------------------------------------------- */
+
+#define WRAP_KILL(name, params, args, to_us)                                             \
+    EXPORT int name params                                                               \
+    {                                                                                    \
+        REAL(name)                                                                       \
+        struct thread *self = subhost__thread_self();                                    \
+        if (!self || !(to_us))                                                           \
+            return real_##name args;                                                     \
+        unsigned before = subhost__signals_routed(signo);                                \
+        int result = real_##name args;                                                   \
+        if (result == 0)                                                                 \
+            subhost__signals_wait_routed(self->interp, signo, before);                   \
+        return result;                                                                   \
+    }
+WRAP_KILL(kill, (pid_t pid, int signo), (pid, signo), pid <= 0 || pid == getpid())
+WRAP_KILL(killpg, (pid_t group, int signo), (group, signo),
+          group == 0 || group == getpgrp())
+WRAP_KILL(raise, (int signo), (signo), true)
+WRAP_KILL(pthread_kill, (pthread_t thread, int signo), (thread, signo), true)
 
 /* ---- closing -------------------------------------------------------------------- */
 

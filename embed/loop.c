@@ -91,11 +91,33 @@ static void set_timer(subhost_host *host, int64_t at)
     timerfd_settime(host->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 
+/* Frees what has ended: its thread is joined, its counters go to the host's. */
+static void reap(subhost_host *host)
+{
+    pthread_mutex_lock(&host->lock);
+    for (subhost_interp **at = &host->interps; *at;) {
+        subhost_interp *interp = *at;
+        pthread_mutex_lock(&interp->lock);
+        bool over = interp->driver_gone &&
+                    (interp->state == INTERP_ENDED || interp->state == INTERP_FAILED);
+        pthread_mutex_unlock(&interp->lock);
+        if (!over) {
+            at = &interp->next;
+            continue;
+        }
+        *at = interp->next;
+        host->stats.messages += atomic_load(&interp->channel.drained);
+        pthread_join(interp->driver, NULL); /* it is at its last few instructions */
+        subhost__interp_unref(interp);
+    }
+    pthread_mutex_unlock(&host->lock);
+}
+
 /* Deadlines of tasks, ladders of cancels, pokes. Returns when the next one is due. */
 static int64_t tick(subhost_host *host)
 {
     int64_t next = SUBHOST_FOREVER, now = subhost__now();
-    /* The list changes only at its head (creation) and in subhost_close(). */
+    /* The list grows at its head; it shrinks on this thread only. */
     pthread_mutex_lock(&host->lock);
     subhost_interp *interp = host->interps;
     pthread_mutex_unlock(&host->lock);
@@ -111,12 +133,13 @@ static int handle(subhost_host *host)
 {
     drain_fd(host->wake_fd);
     /* After the read, before the look: a wake that comes now is seen next time. */
-    atomic_store(&host->wake_pending, false);
+    atomic_exchange(&host->wake_pending, false);
     drain_fd(host->timer_fd);
     host->timer_at = 0;
     int events = subhost__signals_dispatch(host);
     int64_t next = tick(host);
     events += subhost__task_run_callbacks(host);
+    reap(host);
     set_timer(host, next);
     return events;
 }

@@ -113,21 +113,28 @@ static PyObject *main_dict(subhost_interp *interp)
 
 /* ---- the four kinds of program -------------------------------------------------- */
 
-/* __file__, __cached__ and __loader__ of a script, as CPython's pythonrun.c sets them. */
+/* __file__, and __cached__ where there still is one. */
+static int set_file(PyObject *dict, const char *path)
+{
+    PyObject *name = PyUnicode_DecodeFSDefault(path);
+    int result = name ? PyDict_SetItemString(dict, "__file__", name) : -1;
+    if (result == 0 && Py_Version < 0x030F0000)
+        result = PyDict_SetItemString(dict, "__cached__", Py_None);
+    Py_XDECREF(name);
+    return result;
+}
+
+/* That and the __loader__ of a script, as CPython's pythonrun.c sets them. */
 static int describe_script(PyObject *dict, const char *path, bool compiled)
 {
     PyObject *name = PyUnicode_DecodeFSDefault(path);
     PyObject *external = PyImport_ImportModule("_frozen_importlib_external");
     PyObject *loader = NULL;
-    int result = -1;
-    if (name && external && PyDict_SetItemString(dict, "__file__", name) == 0 &&
-        (Py_Version >= 0x030F0000 ||
-         PyDict_SetItemString(dict, "__cached__", Py_None) == 0)) {
+    if (name && external && set_file(dict, path) == 0)
         loader = PyObject_CallMethod(
             external, compiled ? "SourcelessFileLoader" : "SourceFileLoader", "sO",
             "__main__", name);
-        result = loader ? PyDict_SetItemString(dict, "__loader__", loader) : -1;
-    }
+    int result = loader ? PyDict_SetItemString(dict, "__loader__", loader) : -1;
     Py_XDECREF(loader);
     Py_XDECREF(external);
     Py_XDECREF(name);
@@ -223,8 +230,7 @@ static PyObject *run_script(const subhost_task *task, PyObject *dict)
 
 static PyObject *run_stdin(const subhost_task *task, PyObject *dict)
 {
-    if (set_argv(task, "-") < 0 || set_path0("") < 0 ||
-        describe_script(dict, "<stdin>", false) < 0)
+    if (set_argv(task, "-") < 0 || set_path0("") < 0 || set_file(dict, "<stdin>") < 0)
         return NULL;
     size_t size;
     const char *text = subhost__standard_input(&size);
@@ -494,7 +500,7 @@ static void finish(subhost_interp *interp)
         if (!result) {
             PyObject *exception = PyErr_GetRaisedException();
             again = atomic_load(&cancel->requested) &&
-                    interp->state == INTERP_FINISHING &&
+                    atomic_load(&interp->state) == INTERP_FINISHING &&
                     subhost__module_is_cancel(interp, exception);
             if (!again) {
                 PyErr_SetRaisedException(exception);

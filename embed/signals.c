@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "interp.h"
@@ -24,7 +25,8 @@ static _Atomic pid_t note_pid;
 
 static struct sigaction initial[SUBHOST_NSIG];
 static bool initial_known[SUBHOST_NSIG];
-static bool taken[SUBHOST_NSIG]; /* under host->lock */
+static atomic_bool taken[SUBHOST_NSIG]; /* written under host->lock */
+static atomic_uint routed[SUBHOST_NSIG];
 
 static void on_signal(int signo, siginfo_t *info, void *context)
 {
@@ -103,9 +105,10 @@ static bool is_host_signal(int signo)
 int subhost__signals_open(subhost_host *host, subhost_error **err)
 {
     memset(initial_known, 0, sizeof initial_known);
-    memset(taken, 0, sizeof taken);
-    for (int signo = 1; signo < SUBHOST_NSIG; signo++)
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
         atomic_store(&noted[signo], 0);
+        atomic_store(&taken[signo], false);
+    }
     atomic_store(&note_fd, host->signal_fd);
     atomic_store(&note_pid, getpid());
     int error = take(SUBHOST_KICK_SIGNAL);
@@ -261,18 +264,20 @@ static void route(subhost_host *host, int signo)
         if (!cancels || (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)))
             continue;
         pthread_mutex_lock(&interp->lock);
-        bool busy = interp->current || interp->queue;
-        int64_t grace = interp->current ? interp->current->grace : 0;
+        subhost_task *task = interp->current ? interp->current : interp->queue;
+        if (task)
+            subhost__task_ref(task);
         pthread_mutex_unlock(&interp->lock);
-        if (!busy)
+        if (!task)
             continue;
         if (atomic_load(&interp->cancel.requested))
             event.waiting++;
         else
             event.cancelled++;
-        subhost__cancel_request(interp,
-                                signo == SIGINT ? SUBHOST_BY_SIGINT : SUBHOST_BY_SIGTERM,
-                                NULL, grace);
+        /* One that waits for its interpreter is taken out of the queue. */
+        subhost_task_cancel(
+            task, signo == SIGINT ? SUBHOST_BY_SIGINT : SUBHOST_BY_SIGTERM, NULL);
+        subhost_task_release(task);
     }
     if (host->options.take_signals && signo == SIGUSR1 && !event.handled)
         subhost__stacks_request(host, STDERR_FILENO);
@@ -290,10 +295,29 @@ int subhost__signals_dispatch(subhost_host *host)
     for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
         for (unsigned n = atomic_exchange(&noted[signo], 0); n > 0; n--) {
             route(host, signo);
+            atomic_fetch_add(&routed[signo], 1);
             events++;
         }
     }
     return events;
+}
+
+unsigned subhost__signals_routed(int signo)
+{
+    return signo > 0 && signo < SUBHOST_NSIG ? atomic_load(&routed[signo]) : 0;
+}
+
+void subhost__signals_wait_routed(subhost_interp *interp, int signo, unsigned before)
+{
+    if (signo < 1 || signo >= SUBHOST_NSIG || !atomic_load(&taken[signo]) ||
+        signo == SUBHOST_KICK_SIGNAL ||
+        (atomic_load(&interp->signals_blocked) & SIGNAL_BIT(signo)))
+        return;
+    /* The main loop needs some 50 us and no GIL; a slow one is not waited for. */
+    int64_t deadline = subhost__now() + SUBHOST_MSEC(20);
+    const struct timespec pause = {.tv_nsec = 10000};
+    while (atomic_load(&routed[signo]) == before && subhost__now() < deadline)
+        nanosleep(&pause, NULL);
 }
 
 /* ---- handlers, in the interpreter ----------------------------------------------- */

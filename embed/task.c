@@ -195,17 +195,20 @@ int subhost__task_run_callbacks(subhost_host *host)
     return count;
 }
 
-void subhost__task_fail_queue(subhost_interp *interp, const char *why)
+void subhost__task_end_queue(subhost_interp *interp, enum subhost_outcome_kind kind,
+                             const char *why)
 {
     pthread_mutex_lock(&interp->lock);
     subhost_task *task = interp->queue;
     interp->queue = NULL;
     interp->queue_tail = &interp->queue;
     pthread_mutex_unlock(&interp->lock);
+    bool cancelled = kind == SUBHOST_CANCELLED;
     while (task) {
         subhost_task *next = task->next;
-        subhost_outcome outcome = {
-            .kind = SUBHOST_FAILED, .cancel_reason = -1, .status = 125};
+        subhost_outcome outcome = {.kind = kind,
+                                   .cancel_reason = cancelled ? SUBHOST_BY_CLOSE : -1,
+                                   .status = cancelled ? 137 : 125};
         subhost__task_finish(task, &outcome, why);
         subhost_task_release(task);
         task = next;
@@ -287,7 +290,6 @@ void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const c
         subhost__task_finish(task, &outcome, text);
         subhost_task_release(task);
     } else if (running) {
-        /* Should it end this very moment, the driver's reset takes the request back. */
-        subhost__cancel_request(interp, reason, text, task->grace);
+        subhost__cancel_request(interp, task, reason, text);
     }
 }

@@ -155,6 +155,7 @@ def excepthook(args, /):
     _excepthook(args)
 
 
+excepthook.__module__ = "_thread"
 _thread._excepthook = excepthook
 
 
@@ -369,7 +370,8 @@ def on_cancel(callback, /):
 
 def prepare_command(source):
     """What of `-c CODE` is compiled."""
-    if sys.version_info >= (3, 14):
+    # Only where it can change something: textwrap takes as long as all the rest.
+    if sys.version_info >= (3, 14) and source.lstrip("\n")[:1] in (" ", "\t"):
         import textwrap
 
         source = textwrap.dedent(source)

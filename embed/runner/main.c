@@ -7,6 +7,15 @@
 #include "options.h"
 #include "run.h"
 
+/* Output that could not be written is a failure, and not silence. */
+static int flushed(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    perror("subhost: standard output");
+    return STATUS_FAILED;
+}
+
 static int main_run(int argc, char **argv)
 {
     struct options options;
@@ -15,7 +24,7 @@ static int main_run(int argc, char **argv)
         return status;
     if (options.help) {
         options_print_run_help();
-        return 0;
+        return flushed(0);
     }
     return run_command(&options);
 }
@@ -48,11 +57,11 @@ int main(int argc, char **argv)
     const char *command = argv[1];
     if (strcmp(command, "--help") == 0 || strcmp(command, "-h") == 0) {
         print_help();
-        return 0;
+        return flushed(0);
     }
     if (strcmp(command, "--version") == 0) {
         puts(subhost_version_details());
-        return 0;
+        return flushed(0);
     }
 #define COMMAND_MAIN(name, help)                                                         \
     if (strcmp(command, #name) == 0)                                                     \

@@ -161,11 +161,12 @@ def sent_by_the_program_itself(tmp):
     for name, send in (("os.kill", "os.kill(os.getpid(), signal.SIGUSR1)"),
                        ("raise_signal", "signal.raise_signal(signal.SIGUSR1)"),
                        ("pthread_kill", "signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)"),
-                       ("killpg", "os.setpgid(0, 0) if os.getpgid(0) != os.getpid() else 0\n"
-                                  "os.killpg(0, signal.SIGUSR1)")):
-        # python has called the handler before the next statement runs; give it a moment.
-        same("-c", START + "signal.signal(signal.SIGUSR1, lambda *a: print('handler'))\n"
-             + send + "\ntime.sleep(0.2)\nprint('after')", name=name, status=0)
+                       ("killpg", "os.killpg(0, signal.SIGUSR1)")):
+        # The handler has run before the next statement, every time.
+        same("-c", START + "n = 0\ndef f(*a):\n    global n; n += 1\n"
+             "signal.signal(signal.SIGUSR1, f)\nfor i in range(1, 101):\n    "
+             + send + "\n    if n != i: print('late', i, n); break\nprint('after', n)",
+             name=name, status=0)
         same("-c", START + send.replace("USR1", "USR2") + "\ntime.sleep(5)", status=140,
              name=name + " without a handler")
     same("-c", START + "try:\n    signal.raise_signal(signal.SIGINT); time.sleep(5)\n"
