@@ -41,11 +41,31 @@ static char *virtual_env_python(void)
     return NULL;
 }
 
+/* python3.14 on PATH, for a build whose interpreter has moved. */
+static char *path_python(void)
+{
+    const char *path = getenv("PATH");
+    char version[32], *found = NULL;
+    minor_version(version, sizeof version);
+    while (path && *path) {
+        int length = (int)strcspn(path, ":");
+        if (asprintf(&found, "%.*s/python%s", length, path, version) < 0)
+            return NULL;
+        if (access(found, X_OK) == 0)
+            return found;
+        free(found);
+        path += length + (path[length] == ':');
+    }
+    return NULL;
+}
+
 static char *choose_executable(const subhost_host *host)
 {
     if (host->options.executable)
         return strdup(host->options.executable);
     char *path = virtual_env_python();
+    if (!path && access(SUBHOST_BUILD_PYTHON_EXECUTABLE, X_OK) != 0)
+        path = path_python();
     return path ? path : strdup(SUBHOST_BUILD_PYTHON_EXECUTABLE);
 }
 
@@ -107,6 +127,7 @@ int subhost__boot(subhost_host *host, subhost_error **err)
     if (PyStatus_Exception(status))
         return fail_status(err, "initializing CPython", status);
     subhost__channel_choose_doorbell(host);
+    subhost__interpose_check();
     host->main_tstate = PyEval_SaveThread();
     return 0;
 }

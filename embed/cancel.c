@@ -26,6 +26,16 @@
 /* Pokes that nobody answers before the attendant is sent in. */
 #define POKES_BEFORE_ATTENDANT SUBHOST_MSEC(5)
 
+const char *subhost__reason_name(enum subhost_reason reason)
+{
+    static const char *const names[] = {
+#define REASON_NAME(name, text) [name] = text,
+        SUBHOST_REASONS(REASON_NAME)
+#undef REASON_NAME
+    };
+    return (size_t)reason < ARRAY_LENGTH(names) ? names[reason] : "unknown";
+}
+
 void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
                              enum subhost_reason reason, const char *text)
 {
@@ -48,6 +58,8 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     pthread_mutex_lock(&interp->host->lock);
     interp->host->stats.cancels++;
     pthread_mutex_unlock(&interp->host->lock);
+    NOTE(interp, "cancel-requested", "reason %s, grace %.3f s",
+         text && *text ? text : subhost__reason_name(reason), (double)task->grace / 1e9);
     subhost__channel_ring(interp);
     subhost__thread_kick_all(interp);
     subhost__loop_wake(interp->host);
@@ -182,12 +194,15 @@ static void begin(subhost_interp *interp)
 {
     struct cancel *cancel = &interp->cancel;
     cancel->begin_started = true;
+    NOTE(interp, "cancel-rung-1", "on_cancel callbacks, event loops");
     PyObject *told = subhost__prelude_call(interp, "begin_cancel", "(i)",
                                            cancel->reason == SUBHOST_BY_SIGINT);
     bool held = told && PyObject_IsTrue(told) == 1;
     Py_XDECREF(told);
     PyErr_Clear(); /* a callback that lets a BaseException out does not stop the cancel */
     atomic_store(&cancel->held_by_loop, held);
+    if (held)
+        NOTE(interp, "cancel-held", "an event loop cancels its main task");
     if (!held && atomic_load(&cancel->raise_round) == 0)
         atomic_store(&cancel->raise_round, 1);
     atomic_store(&cancel->begun, true);
@@ -203,12 +218,16 @@ void subhost__cancel_service(subhost_interp *interp)
     unsigned wanted = atomic_load(&cancel->raise_round);
     if (wanted != atomic_load(&cancel->raise_done)) {
         atomic_store(&cancel->raise_done, wanted);
+        NOTE(interp, "cancel-rung-2", "raising, round %u, %s", wanted,
+             atomic_load(&cancel->scope) == CANCEL_ALL ? "all threads" : "main thread");
         raise_round(interp);
         subhost__loop_wake(interp->host); /* threads that are blocked need a kick now */
     }
     wanted = atomic_load(&cancel->probe_round);
     if (wanted != atomic_load(&cancel->probe_done)) {
         atomic_store(&cancel->probe_done, wanted);
+        NOTE(interp, "cancel-rung-3", "raising again, round %u%s", wanted,
+             atomic_load(&cancel->insist) ? ", also in threads that tidy up" : "");
         raise_round(interp); /* threads that were started since */
         probe_round(interp);
         subhost__loop_wake(interp->host);

@@ -101,7 +101,11 @@ int subhost__channel_drain(subhost_interp *interp)
         return -1;
     subhost__cancel_service(interp);
     struct thread *self = subhost__thread_self();
-    if (self && self->interp == interp && (self->is_driver || self->is_attendant))
+    if (!self || self->interp != interp)
+        return 0;
+    /* Handlers run in the program's main thread; where nobody can be rung for that, the
+     * attendant calls them. */
+    if (self->is_driver || (self->is_attendant && !pending_call))
         return subhost__signals_run(interp);
     return 0;
 }

@@ -111,6 +111,8 @@ static bool create(subhost_interp *interp)
     pthread_mutex_unlock(&host->lock);
     if (ok)
         subhost__channel_open(interp);
+    NOTE(interp, ok ? "interp-created" : "interp-failed", "%s GIL, %s",
+         interp->gil == SUBHOST_GIL_OWN ? "own" : "shared", interp->name);
     PyEval_SaveThread();
     return ok;
 }
@@ -172,6 +174,7 @@ static bool end_interpreter(subhost_interp *interp)
     PyThreadState *tstate = interp->driver_tstate;
     interp->driver_tstate = NULL;
     Py_EndInterpreter(tstate);
+    NOTE(interp, "interp-ended", "%s", interp->name);
     pthread_mutex_unlock(&host->creation);
     pthread_mutex_lock(&host->lock);
     host->stats.interpreters_ended++;
@@ -196,8 +199,11 @@ static subhost_task *next_task(subhost_interp *interp)
         task->started_at = subhost__now();
         task->deadline = subhost__deadline(task->timeout);
         interp->current = task;
+        atomic_store(&interp->running_task, task->id);
     }
     pthread_mutex_unlock(&interp->lock);
+    if (task)
+        NOTE(interp, "task-started", "%s", task->name);
     if (task && task->deadline != SUBHOST_FOREVER)
         subhost__loop_wake(interp->host); /* it has to set its timer */
     return task;
@@ -238,6 +244,7 @@ static bool run_task(subhost_interp *interp, subhost_task *task)
     }
     PyEval_SaveThread();
     subhost__task_finish(task, &outcome, detail);
+    atomic_store(&interp->running_task, 0);
     free(detail);
     return ours;
 }

@@ -9,12 +9,41 @@
 #define _GNU_SOURCE
 #include "fence.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "interp.h"
 
+/* "who forked": the topmost Python frames, innermost first. */
+static void describe_stack(char *buffer, size_t size)
+{
+    PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+    size_t used = 0;
+    buffer[0] = '\0';
+    while (frame && used < size) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        const char *file = PyUnicode_AsUTF8(code->co_filename);
+        int n = snprintf(buffer + used, size - used, "%s%s:%d", used ? " < " : "",
+                         file ? file : "?", PyFrame_GetLineNumber(frame));
+        used += n > 0 ? (size_t)n : 0;
+        PyFrameObject *back = PyFrame_GetBack(frame);
+        Py_DECREF(code);
+        Py_DECREF(frame);
+        frame = back;
+    }
+    Py_XDECREF(frame);
+    PyErr_Clear();
+}
+
 int subhost__fence_refuse(const char *what)
 {
+    struct thread *self = subhost__thread_self();
+    if (self) {
+        char stack[160];
+        describe_stack(stack, sizeof stack);
+        NOTE(self->interp, "fork-refused", "%s, tid %d, at %s", what, (int)self->tid,
+             stack);
+    }
     PyErr_Format(PyExc_RuntimeError,
                  "%s() is refused: this program runs under subhost, and the child of a "
                  "fork with live subinterpreters dies before it runs any Python. Use "

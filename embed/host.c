@@ -12,6 +12,7 @@ subhost_host *subhost__host(void) { return atomic_load(&the_host); }
 
 static void free_host(subhost_host *host)
 {
+    subhost__trail_close(host->trail);
     subhost__loop_close(host);
     pthread_cond_destroy(&host->ended_cond);
     pthread_mutex_destroy(&host->lock);
@@ -20,11 +21,15 @@ static void free_host(subhost_host *host)
     free(host);
 }
 
+static void wake(void *host) { subhost__loop_wake(host); }
+
 static int open_parts(subhost_host *host, subhost_error **err)
 {
     int code = subhost__thread_init(err);
     if (!code)
         code = subhost__loop_open(host, err);
+    if (!code && host->options.trail)
+        code = subhost__trail_open(host->options.trail, wake, host, &host->trail, err);
     if (!code)
         code = subhost__boot(host, err);
     if (!code)
@@ -71,6 +76,10 @@ int subhost_open(const subhost_options *options, subhost_host **result,
         free_host(host);
         return code;
     }
+    subhost__trail_note(host->trail, "host-open", 0, 0,
+                        "%s; doorbell %s; interruptible calls %s",
+                        subhost_version_details(), host->doorbell_name,
+                        subhost_interruptible_calls(host));
     *result = host;
     return 0;
 }
@@ -91,6 +100,15 @@ void subhost_get_stats(subhost_host *host, subhost_stats *stats)
 const char *subhost_doorbell_name(const subhost_host *host)
 {
     return host->doorbell_name;
+}
+
+const char *subhost_interruptible_calls(const subhost_host *host)
+{
+    if (!host->interruptible)
+        return "off: asked for";
+    return subhost__interpose_reached() ? "on"
+                                        : "off: the calls do not come to this library; "
+                                          "link it before the C library";
 }
 
 /* ---- closing -------------------------------------------------------------------- */
@@ -179,6 +197,9 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     }
     subhost__task_run_callbacks(host);
     subhost__signals_close(host);
+    subhost__trail_note(host->trail, "host-close", 0, 0, "%u interpreters left behind",
+                        left);
+    subhost__trail_write(host->trail);
     if (left) {
         /* Their threads still use the host's memory; it stays with them. */
         return subhost__fail(

@@ -222,6 +222,9 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
     int reason = atomic_load(&interp->cancel.requested) ? (int)interp->cancel.reason : -1;
     pthread_mutex_unlock(&interp->lock);
     if (now) {
+        NOTE(interp, "abandoned", "rung 4: %s; threads %s",
+             task ? "its task could not be interrupted" : "it could not be ended",
+             interp->gil == SUBHOST_GIL_OWN ? "at idle priority" : "share the main GIL");
         pthread_mutex_lock(&interp->host->lock);
         interp->host->stats.interpreters_abandoned++;
         pthread_mutex_unlock(&interp->host->lock);

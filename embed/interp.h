@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "audit/trail.h"
 #include "channel.h"
 #include "error.h"
 #include "subhost.h"
@@ -119,6 +120,7 @@ struct subhost_interp {
     _Atomic enum interp_state state; /* written under lock */
     subhost_task *queue, **queue_tail;
     subhost_task *current;
+    atomic_uint running_task; /* current's id, 0: none */
     bool releasing;
     bool driver_gone; /* the driver thread has left; signalled on `work` */
     char *failure;    /* why it could not be created, owned */
@@ -151,6 +153,11 @@ struct subhost_interp {
     int64_t poke_interval;
     int64_t poke_since;
 };
+
+/* Notes an event of an interpreter and the task it runs (subhost__trail_note()). */
+#define NOTE(interp, name, ...)                                                          \
+    subhost__trail_note((interp)->host->trail, name, (interp)->serial,                   \
+                        (interp)->running_task, __VA_ARGS__)
 
 /* ---- tasks (task.c) ------------------------------------------------------------- */
 
@@ -185,6 +192,8 @@ struct subhost_host {
     char *executable;
     char doorbell_name[128];
     bool interruptible;
+
+    struct trail *trail; /* NULL: none */
 
     /* Creation and destruction of interpreters, one at a time. */
     pthread_mutex_t creation;
@@ -287,6 +296,7 @@ enum call_kind {
 bool subhost__thread_service(struct thread *self, enum call_kind kind);
 
 /* cancel.c */
+const char *subhost__reason_name(enum subhost_reason reason);
 /* Asks for the end of `task`, if that is what the interpreter runs now. Any thread. */
 void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
                              enum subhost_reason reason, const char *text);
@@ -331,7 +341,9 @@ void subhost__signals_wait_routed(subhost_interp *interp, int signo, unsigned be
 /* stacks.c */
 void subhost__stacks_request(subhost_host *host, int fd);
 
-/* interpose.c: true when libpython's blocking calls come to us. */
+/* interpose.c: true when libpython's blocking calls come to us; the check makes one. Main
+ * thread, GIL held. */
 bool subhost__interpose_reached(void);
+void subhost__interpose_check(void);
 
 #endif

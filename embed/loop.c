@@ -140,6 +140,7 @@ static int handle(subhost_host *host)
     int64_t next = tick(host);
     events += subhost__task_run_callbacks(host);
     reap(host);
+    subhost__trail_write(host->trail);
     set_timer(host, next);
     return events;
 }

@@ -37,18 +37,12 @@ static struct module_state *hosted_state(PyObject *module)
 
 /* ---- exceptions ----------------------------------------------------------------- */
 
-static const char *const reason_names[] = {
-#define REASON_NAME(name, text) text,
-    SUBHOST_REASONS(REASON_NAME)
-#undef REASON_NAME
-};
-
 PyObject *subhost__module_cancelled(subhost_interp *interp)
 {
     struct module_state *state = interp->module;
     struct cancel *cancel = &interp->cancel;
     enum subhost_reason reason = cancel->reason;
-    const char *text = cancel->text ? cancel->text : reason_names[reason];
+    const char *text = cancel->text ? cancel->text : subhost__reason_name(reason);
     PyObject *exception;
     /* As KeyboardInterrupt, which has no text either. */
     if (reason == SUBHOST_BY_SIGINT)

@@ -281,6 +281,10 @@ static void route(subhost_host *host, int signo)
     }
     if (host->options.take_signals && signo == SIGUSR1 && !event.handled)
         subhost__stacks_request(host, STDERR_FILENO);
+    subhost__trail_note(host->trail, "signal", 0, 0,
+                        "%s: %u handlers called, %u cancels begun, %u under way",
+                        sigabbrev_np(signo) ? sigabbrev_np(signo) : "real-time",
+                        event.handled, event.cancelled, event.waiting);
     if (host->options.on_signal)
         host->options.on_signal(host, &event, host->options.on_signal_data);
 }

@@ -120,6 +120,9 @@ typedef struct subhost_options {
     /* Non-zero: leave blocking libc calls alone. A blocked thread is then interrupted
      * only where CPython itself can do it. */
     int no_interruptible_calls;
+    /* Where the trail goes: what the host does and why, one JSON object a line; NULL: none.
+     * The file is truncated. */
+    const char *trail;
 } subhost_options;
 
 #define SUBHOST_OPTIONS_INIT                                                             \
@@ -159,6 +162,10 @@ SUBHOST_API int subhost_dispatch(subhost_host *host, int64_t timeout,
 /* Which doorbell is in use: "pending-call", or "attach: REASON". Owned by the host. Any
  * thread, GIL or not, does not block. */
 SUBHOST_API const char *subhost_doorbell_name(const subhost_host *host);
+
+/* Whether blocking libc calls of hosted threads can be interrupted: "on", or "off: REASON".
+ * Never NULL. Any thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_interruptible_calls(const subhost_host *host);
 
 typedef struct subhost_stats {
     size_t size;

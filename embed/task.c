@@ -169,10 +169,15 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
         pthread_cond_broadcast(&host->ended_cond);
     }
     pthread_mutex_unlock(&host->lock);
-    if (first)
+    if (first) {
+        subhost__trail_note(host->trail, "task-ended", task->interp->serial, task->id,
+                            "%s: %s%s%s, status %d", task->name,
+                            subhost_outcome_name(outcome->kind), task->detail ? ": " : "",
+                            task->detail ? task->detail : "", outcome->status);
         subhost__loop_wake(host);
-    else
+    } else {
         free(copy);
+    }
     return first;
 }
 

@@ -61,7 +61,7 @@ int main(int argc, char **argv)
     }
     if (strcmp(command, "--version") == 0) {
         puts(subhost_version_details());
-        return flushed(0);
+        return flushed(run_print_abilities());
     }
 #define COMMAND_MAIN(name, help)                                                         \
     if (strcmp(command, #name) == 0)                                                     \

@@ -21,6 +21,7 @@
     X(0, "gil", "own|shared", "a GIL of its own (default), or the main one's")           \
     X(0, "timeout", "DUR", "a deadline: 500ms, 1.5s, 2m; a bare number is seconds")      \
     X(0, "grace", "DUR", "how long a cancelled program may take (default 2s)")           \
+    X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
     X(0, "stats", NULL, "at the end: interpreters, tasks, cancels, peak RSS")            \
     X('h', "help", NULL, "this text")
 
@@ -204,6 +205,8 @@ static int take_value(struct options *options, const char *name, const char *val
             return options_usage_error(
                 "run", "--%s: '%s' is not a duration (500ms, 1.5s, 2m, or seconds)", name,
                 value);
+    } else if (strcmp(name, "trail") == 0) {
+        options->trail = value;
     } else if (strcmp(name, "stats") == 0) {
         options->stats = true;
     } else {

@@ -24,6 +24,7 @@ struct options {
     int workers;
     enum subhost_gil gil;
     int64_t timeout, grace; /* ns; 0: none given */
+    const char *trail;      /* NULL: none */
     bool stats;
     bool help;
 };

@@ -117,6 +117,32 @@ static int fail(subhost_error *err)
     return STATUS_FAILED;
 }
 
+/* What the environment says of the host's options: for tests, and to find out whether one
+ * of these mechanisms is what a program stumbles over. */
+static subhost_options options_from_environment(void)
+{
+    subhost_options options = SUBHOST_OPTIONS_INIT;
+    const char *doorbell = getenv("SUBHOST_DOORBELL");
+    if (doorbell && strcmp(doorbell, "attach") == 0)
+        options.doorbell = SUBHOST_DOORBELL_ATTACH;
+    const char *calls = getenv("SUBHOST_INTERRUPTIBLE_CALLS");
+    options.no_interruptible_calls = calls && strcmp(calls, "off") == 0;
+    return options;
+}
+
+int run_print_abilities(void)
+{
+    subhost_options options = options_from_environment();
+    subhost_host *host;
+    subhost_error *err = NULL;
+    if (subhost_open(&options, &host, &err))
+        return fail(err);
+    printf("doorbell: %s\ninterruptible calls: %s\n", subhost_doorbell_name(host),
+           subhost_interruptible_calls(host));
+    subhost_close(host, SUBHOST_CLOSE_EXITING, 0, NULL);
+    return 0;
+}
+
 static const char *program_name(const struct options *options)
 {
     if (options->kind == SUBHOST_PROGRAM_CODE)
@@ -169,14 +195,10 @@ int run_command(const struct options *options)
     }
     struct run run = {.options = options};
     subhost_error *err = NULL;
-    subhost_options host_options = SUBHOST_OPTIONS_INIT;
+    subhost_options host_options = options_from_environment();
+    host_options.trail = options->trail;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
-    const char *doorbell = getenv("SUBHOST_DOORBELL");
-    if (doorbell && strcmp(doorbell, "attach") == 0)
-        host_options.doorbell = SUBHOST_DOORBELL_ATTACH;
-    const char *calls = getenv("SUBHOST_INTERRUPTIBLE_CALLS");
-    host_options.no_interruptible_calls = calls && strcmp(calls, "off") == 0;
     if (subhost_open(&host_options, &run.host, &err))
         return fail(err);
     run.tasks = calloc((size_t)options->workers, sizeof *run.tasks);

@@ -4,6 +4,9 @@
 
 #include "options.h"
 
+/* Prints which of CPython's internals this machine's lets the host use. The exit status. */
+int run_print_abilities(void);
+
 /* Runs the program and returns the exit status. */
 int run_command(const struct options *options);
 

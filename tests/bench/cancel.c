@@ -17,6 +17,7 @@
 #include <getopt.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -267,6 +268,7 @@ int main(int argc, char **argv)
     struct bench bench = {
         .rounds = 50, .grace = SUBHOST_MSEC(1000), .delay = 10000, .report = stdout};
     parse(&bench, argc, argv);
+    signal(SIGPIPE, SIG_IGN); /* as python does; the host was not asked to take signals */
     if (bench.terminal)
         take_terminal(&bench);
     if (pipe2(bench.tell, O_CLOEXEC | O_NONBLOCK))

@@ -13,17 +13,17 @@ STATES = {}
 
 
 class State:
-    def __init__(self, function, promise, rounds, terminal, bound):
+    def __init__(self, function, promise, rounds, terminal):
         self.name, self.function = function.__name__, function
-        self.promise, self.rounds, self.terminal, self.bound = promise, rounds, terminal, bound
+        self.promise, self.rounds, self.terminal = promise, rounds, terminal
 
 
-def state(promise="cancelled", rounds=None, terminal=False, bound=None):
+def state(promise="cancelled", rounds=None, terminal=False):
     """PROMISE: cancelled (fast), abandoned (when the grace period is over), either (cancelled
     or abandoned, no later than that), cleanup (cancelled, in two thirds of it). ROUNDS at
-    most, for what costs the whole grace period or runs on. BOUND replaces the usual 10 ms."""
+    most, for what costs the whole grace period or runs on. TERMINAL: on a terminal."""
     def add(function):
-        STATES[function.__name__] = State(function, promise, rounds, terminal, bound)
+        STATES[function.__name__] = State(function, promise, rounds, terminal)
         return function
     return add
 

@@ -38,6 +38,7 @@ int main(void)
     /* It does not end by itself. Waiting on the main thread dispatches as well. */
     int status = subhost_task_wait(task, SUBHOST_MSEC(100), NULL, &err);
     printf("after 100 ms: %s\n", subhost_code_text(status));
+    fflush(stdout); /* Python's sys.stdout has a buffer of its own */
     subhost_error_free(err);
     err = NULL;
 

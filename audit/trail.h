@@ -1,0 +1,27 @@
+/* The trail: what the host decided and why, one JSON object a line. See trail.c. */
+#ifndef SUBHOST_TRAIL_H
+#define SUBHOST_TRAIL_H
+
+#include <stdbool.h>
+
+#include "embed/error.h"
+
+struct trail;
+
+/* Opens (and truncates) the file. `wake(data)` is called, on any thread, when there is
+ * something to write. Main thread. */
+int subhost__trail_open(const char *path, void (*wake)(void *data), void *data,
+                        struct trail **trail, subhost_error **err);
+
+/* Notes an event; NULL as trail: does nothing. `name` lives for ever; interp and task are
+ * their numbers in this host, 0 for none; the rest goes into "detail". Any thread, GIL or
+ * not, does not block; not from a signal handler. */
+void subhost__trail_note(struct trail *trail, const char *name, unsigned interp,
+                         unsigned task, const char *format, ...) SUBHOST_PRINTF(5, 6);
+
+/* Writes what has been noted. Main thread. */
+void subhost__trail_write(struct trail *trail);
+/* Writes the rest and what was lost, and frees it; NULL is allowed. Main thread. */
+void subhost__trail_close(struct trail *trail);
+
+#endif

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""The pages that are made from the sources, or list what is in them, are up to date."""
+import pathlib
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from tap import BUILD, PYTHON, SOURCE, equal, main, ok, run, subhost, test
+
+DOCS = SOURCE / "docs"
+
+
+@test
+def reference(folder):
+    result = run([PYTHON, DOCS / "make-reference", "--check"])
+    ok(result.status == 0, "docs/reference.md is what docs/make-reference writes", result=result)
+    header = re.sub(r"/\*.*?\*/", "", (SOURCE / "embed/subhost.h").read_text(), flags=re.DOTALL)
+    declared = set(re.findall(r"SUBHOST_API[^;{]*?\b(subhost_\w+)\s*\(", header))
+    headings = set(re.findall(r"^### (\w+)$", (DOCS / "reference.md").read_text(), re.MULTILINE))
+    equal(declared - headings, set(), "each function has its heading")
+
+
+@test
+def private_symbols(folder):
+    text = (DOCS / "private-symbols.md").read_text()
+    section = text.split("## Interposed libc functions", 1)[1].split("\n## ", 1)[0]
+    listed = set(re.findall(r"`(\w+)`", section.split("\n\n")[1]))
+    names = subprocess.run(["nm", "-D", "--defined-only", BUILD / "lib" / "libsubhost.so"],
+                           capture_output=True, text=True, check=True).stdout.split()[2::3]
+    exported = {name for name in names if not name.startswith(("subhost", "SUBHOST"))}
+    # Sanitizers export names of their own.
+    exported = {name for name in exported if not re.match("__?(asan|ubsan|tsan|odr)", name)}
+    equal(listed, exported, "the interposed functions are those that the library exports")
+
+
+@test
+def man_page(folder):
+    """Options and statuses of --help stand in the man page."""
+    page = (DOCS / "subhost.1").read_text().replace("\\-", "-")
+    text = subhost("run", "--help").out
+    options = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)(?= |,|$)", text.split("Options:")[1]
+                             .split("\n\n")[0], re.MULTILINE))
+    equal({option for option in options if option not in page}, set(), "the options")
+    statuses = set(re.findall(r"\b1[234]\d\b", text))
+    equal({status for status in statuses if status not in page}, set(), "the exit statuses")
+
+
+@test
+def links(folder):
+    """Relative links lead to files that are there."""
+    for page in [SOURCE / "README.md", SOURCE / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]:
+        targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        missing = [target for target in targets
+                   if "://" not in target and not (page.parent / target).exists()]
+        equal(missing, [], f"{page.name}: links")
+        wide = [n for n, line in enumerate(page.read_text().splitlines(), 1) if len(line) > 100]
+        equal(wide, [], f"{page.name}: at most 100 columns")
+
+
+main()
