@@ -74,6 +74,7 @@ void subhost__cancel_reset(subhost_interp *interp)
         /* What was handed over too late must not hit the next task. */
         subhost__raise_forget(interp, self);
         self->raised = 0;
+        self->runs_loop = false;
         self->shield_depth = 0;
         self->shield_withheld = false;
     }
@@ -83,6 +84,7 @@ void subhost__cancel_reset(subhost_interp *interp)
     atomic_store(&cancel->requested, false);
     atomic_store(&cancel->begun, false);
     atomic_store(&cancel->held_by_loop, false);
+    atomic_store(&cancel->over_loops, false);
     atomic_store(&cancel->delivered_at, 0);
     atomic_store(&cancel->raise_round, 0);
     atomic_store(&cancel->probe_round, 0);
@@ -101,6 +103,8 @@ void subhost__cancel_reset(subhost_interp *interp)
 static bool concerns(subhost_interp *interp, const struct thread *thread, bool insist)
 {
     if (thread->is_attendant)
+        return false;
+    if (thread->runs_loop && !atomic_load(&interp->cancel.over_loops))
         return false;
     if (!thread->is_driver)
         return atomic_load(&interp->cancel.scope) == CANCEL_ALL;
@@ -168,7 +172,10 @@ static void raise_round(subhost_interp *interp)
     PyObject *idents = thread_idents(interp);
     PyObject *selected =
         idents ? select_threads(interp, idents, not_reached, insist) : NULL;
-    raise_in_all(interp, selected);
+    PyObject *busy =
+        selected ? subhost__prelude_call(interp, "without_idle", "(O)", selected) : NULL;
+    raise_in_all(interp, busy);
+    Py_XDECREF(busy);
     Py_XDECREF(selected);
     Py_XDECREF(idents);
     PyErr_Clear(); /* out of memory: the next round tries again */
@@ -195,15 +202,22 @@ static void begin(subhost_interp *interp)
     struct cancel *cancel = &interp->cancel;
     cancel->begin_started = true;
     NOTE(interp, "cancel-rung-1", "on_cancel callbacks, event loops");
+    /* The idents of the threads whose event loop now cancels its main task. */
     PyObject *told = subhost__prelude_call(interp, "begin_cancel", "(i)",
                                            cancel->reason == SUBHOST_BY_SIGINT);
-    bool held = told && PyObject_IsTrue(told) == 1;
+    bool held = told && PyList_Check(told) && PyList_GET_SIZE(told) > 0;
+    for (Py_ssize_t i = 0; held && i < PyList_GET_SIZE(told); i++) {
+        unsigned long ident = PyLong_AsUnsignedLong(PyList_GET_ITEM(told, i));
+        struct thread *thread = subhost__thread_find(interp, ident);
+        if (thread)
+            thread->runs_loop = true;
+    }
     Py_XDECREF(told);
     PyErr_Clear(); /* a callback that lets a BaseException out does not stop the cancel */
     atomic_store(&cancel->held_by_loop, held);
     if (held)
         NOTE(interp, "cancel-held", "an event loop cancels its main task");
-    if (!held && atomic_load(&cancel->raise_round) == 0)
+    if (atomic_load(&cancel->raise_round) == 0)
         atomic_store(&cancel->raise_round, 1);
     atomic_store(&cancel->begun, true);
 }
@@ -292,10 +306,13 @@ static int64_t climb(subhost_interp *interp, int64_t now)
     int64_t end = grace + (atomic_load(&cancel->held_by_loop) ? LOOP_LAST_CHANCE : 0);
     if (age >= end)
         return 0;
-    /* Rung 2, where it was held back: a loop that did not end, a callback that hangs. */
-    if (atomic_load(&cancel->raise_round) == 0 &&
-        (age >= grace || (!atomic_load(&cancel->begun) && age >= grace / 4)))
+    /* Rung 2, where it was held back: a callback that hangs, a loop that did not end. */
+    if (atomic_load(&cancel->raise_round) == 0 && age >= grace / 4)
         order(interp, &cancel->raise_round);
+    if (age >= grace && !atomic_load(&cancel->over_loops)) {
+        atomic_store(&cancel->over_loops, true);
+        order(interp, &cancel->raise_round);
+    }
     int64_t next = cancel->requested_at + (age < grace ? grace : end);
 
     if (atomic_load(&cancel->scope) == CANCEL_DRIVER_FIRST) {

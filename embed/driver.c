@@ -171,6 +171,9 @@ static bool end_interpreter(subhost_interp *interp)
     PyErr_Clear();
     subhost__channel_drain_rest(interp);
     interp->py = NULL; /* messages that are still queued see that it is over */
+    PyObject *module = interp->module ? interp->module->module : NULL;
+    interp->module = NULL; /* the next interpreter on this thread makes its own */
+    Py_XDECREF(module);
     PyThreadState *tstate = interp->driver_tstate;
     interp->driver_tstate = NULL;
     Py_EndInterpreter(tstate);

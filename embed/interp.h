@@ -47,6 +47,7 @@ struct thread {
     atomic_bool raise_pending;
     /* With the interpreter's GIL held only: */
     PyObject *deferred;   /* the exception to raise instead of Cancelled, owned */
+    bool runs_loop;       /* asyncio or trio was told to cancel its main task */
     int shield_depth;     /* subhost.shield() */
     bool shield_withheld; /* a cancel arrived under a shield */
     bool armed;           /* deliver.c: an early ended call is on its way out */
@@ -69,6 +70,7 @@ struct cancel {
     int64_t grace;
     /* Progress, set with the interpreter's GIL held, read by the main loop. */
     atomic_bool begun;            /* rung 1 ran */
+    atomic_bool over_loops;       /* raise in threads that run an event loop as well */
     atomic_bool held_by_loop;     /* asyncio or trio was told: rung 2 waits */
     _Atomic int64_t delivered_at; /* first exception raised; 0: not yet */
     /* Orders of the main loop to whoever drains, a round number each. */

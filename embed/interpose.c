@@ -82,22 +82,17 @@ extern ssize_t __read_chk(int fd, void *buffer, size_t n, size_t size);
 extern ssize_t __recv_chk(int fd, void *buffer, size_t n, size_t size, int flags);
 extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size);
 extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
-#define WRAPPED(X)                                                                       \
-    X(read)                                                                              \
-    X(write)                                                                             \
-    X(readv)                                                                             \
-    X(writev)                                                                            \
-    X(sendfile64)                                                                        \
-    X(splice)                                                                            \
-    X(__read_chk) X(recv) X(__recv_chk) X(recvfrom) X(recvmsg) X(send) X(sendto)         \
-        X(sendmsg) X(accept) X(accept4) X(connect) X(waitpid) X(wait) X(wait3) X(wait4)  \
-            X(waitid) X(flock) X(lockf64) X(tcdrain) X(open64) X(openat64)               \
-                X(sigwaitinfo) X(sigtimedwait) X(__fgets_chk) X(__poll_chk)              \
-                    X(clock_nanosleep) X(epoll_wait) X(fcntl64) X(fgets) X(pause)        \
-                        X(poll) X(ppoll) X(pthread_create) X(select) X(sem_clockwait)    \
-                            X(sem_timedwait) X(sem_wait) X(sigwait) X(close)             \
-                                X(close_range) X(kill) X(killpg) X(raise)                \
-                                    X(pthread_kill)
+/* clang-format off */
+#define WRAPPED(X)                                                                      \
+    X(read) X(write) X(readv) X(writev) X(sendfile64) X(splice) X(__read_chk) X(recv)   \
+    X(__recv_chk) X(recvfrom) X(recvmsg) X(send) X(sendto) X(sendmsg) X(accept)         \
+    X(accept4) X(connect) X(waitpid) X(wait) X(wait3) X(wait4) X(waitid) X(flock)       \
+    X(lockf64) X(tcdrain) X(open64) X(openat64) X(sigwaitinfo) X(sigtimedwait)          \
+    X(__fgets_chk) X(__poll_chk) X(clock_nanosleep) X(epoll_wait) X(fcntl64) X(fgets)   \
+    X(pause) X(poll) X(ppoll) X(pthread_create) X(select) X(sem_clockwait)              \
+    X(sem_timedwait) X(sem_wait) X(sigwait) X(close) X(close_range) X(kill) X(killpg)   \
+    X(raise) X(pthread_kill)
+/* clang-format on */
 
 #define DECLARE_REAL(name)                                                               \
     static __typeof__(name) *real_##name;                                                \

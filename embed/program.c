@@ -386,6 +386,44 @@ static int print_exception(PyObject *exception)
     return status;
 }
 
+static char *describe(PyObject *exception)
+{
+    char *detail = NULL;
+    PyObject *type = PyType_GetFullyQualifiedName(Py_TYPE(exception));
+    PyObject *text = type ? PyObject_Str(exception) : NULL;
+    const char *name = type ? PyUnicode_AsUTF8(type) : NULL;
+    const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
+    if (!name)
+        name = "an exception whose type has no name";
+    else if (strncmp(name, "builtins.", strlen("builtins.")) == 0)
+        name += strlen("builtins.");
+    if (asprintf(&detail, "%s%s%s", name, utf8 && *utf8 ? ": " : "", utf8 ? utf8 : "") <
+        0)
+        detail = NULL;
+    PyErr_Clear();
+    Py_XDECREF(text);
+    Py_XDECREF(type);
+    return detail;
+}
+
+/* Where a program was when its deadline came, without the imports that sys.excepthook begins
+ * with: its waiters want to know at once. Who asked for a cancel by himself, or by SIGTERM,
+ * is told nothing, as by python. */
+static void print_cancelled(PyObject *exception, enum subhost_reason reason)
+{
+    PyObject *out = PySys_GetObject("stderr");
+    if (reason != SUBHOST_BY_DEADLINE || !out || out == Py_None)
+        return;
+    PyObject *traceback = PyException_GetTraceback(exception);
+    if (traceback)
+        PyTraceBack_Print(traceback, out);
+    Py_XDECREF(traceback);
+    PyErr_Clear();
+    char *text = describe(exception);
+    PySys_FormatStderr("%s\n", text ? text : "cancelled");
+    free(text);
+}
+
 static void explain(subhost_interp *interp, PyObject *exception)
 {
     PyObject *line = subhost__prelude_call(interp, "explain", "(O)", exception);
@@ -399,19 +437,6 @@ static void explain(subhost_interp *interp, PyObject *exception)
     }
     PyErr_Clear();
     Py_XDECREF(line);
-}
-
-static char *describe(PyObject *exception)
-{
-    char *detail = NULL;
-    PyObject *text = PyObject_Str(exception);
-    const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
-    if (asprintf(&detail, "%s%s%s", Py_TYPE(exception)->tp_name,
-                 utf8 && *utf8 ? ": " : "", utf8 ? utf8 : "") < 0)
-        detail = NULL;
-    PyErr_Clear();
-    Py_XDECREF(text);
-    return detail;
 }
 
 static int cancel_status(enum subhost_reason reason)
@@ -447,7 +472,10 @@ static void conclude(subhost_interp *interp, PyObject *exception,
         *detail = describe(exception);
         bool interrupt = PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt);
         explain(interp, exception);
-        outcome->status = print_exception(exception);
+        if (is_cancel && cancel->reason != SUBHOST_BY_SIGINT)
+            print_cancelled(exception, cancel->reason);
+        else
+            outcome->status = print_exception(exception);
         if (is_cancel)
             outcome->status = cancel_status(cancel->reason);
         else if (interrupt)

@@ -217,16 +217,18 @@ _callbacks = []  # of on_cancel(), in the order in which they were registered
 
 
 def begin_cancel(by_sigint):
-    """Rung 1. True when an event loop was told, so that raising has to wait."""
+    """Rung 1. The idents of threads that run an event loop, which was told: raising has to
+    wait there."""
     for callback in list(_callbacks):
         try:
             callback()
         except Exception:
             sys.excepthook(*sys.exc_info())
-    told = False
-    for frame in list(_host.current_frames().values()):
+    told = []
+    for ident, frame in list(_host.current_frames().items()):
         while frame is not None:
-            told = _cancel_loop(frame, by_sigint) or told
+            if _cancel_loop(frame, by_sigint):
+                told.append(ident)
             frame = frame.f_back
     return told
 
@@ -290,6 +292,17 @@ def release_waiter():
     except ValueError:
         return  # notified meanwhile, or on its way out
     waiter.release()
+
+
+def without_idle(idents):
+    """The idents without those of idle pool workers: they wait for work, end when their pool
+    is shut down, and would only log what is raised in them."""
+    pool = sys.modules.get("concurrent.futures.thread")
+    worker = getattr(getattr(pool, "_worker", None), "__code__", None)
+    if worker is None:
+        return idents
+    frames = _host.current_frames()
+    return [i for i in idents if i not in frames or frames[i].f_code is not worker]
 
 
 def swallowers(idents, insist):
