@@ -203,8 +203,8 @@ static void begin(subhost_interp *interp)
     cancel->begin_started = true;
     NOTE(interp, "cancel-rung-1", "on_cancel callbacks, event loops");
     /* The idents of the threads whose event loop now cancels its main task. */
-    PyObject *told = subhost__prelude_call(interp, "begin_cancel", "(i)",
-                                           cancel->reason == SUBHOST_BY_SIGINT);
+    PyObject *told = subhost__prelude_run(interp, "begin_cancel", "(i)",
+                                          cancel->reason == SUBHOST_BY_SIGINT);
     bool held = told && PyList_Check(told) && PyList_GET_SIZE(told) > 0;
     for (Py_ssize_t i = 0; held && i < PyList_GET_SIZE(told); i++) {
         unsigned long ident = PyLong_AsUnsignedLong(PyList_GET_ITEM(told, i));

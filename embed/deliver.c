@@ -108,6 +108,8 @@ void subhost__raise_in(subhost_interp *interp, struct thread *thread, PyObject *
         return;
     }
     atomic_store(&thread->raise_pending, true);
+    if (thread->sealed > 0)
+        return; /* when it is unsealed */
     if (PyThreadState_SetAsyncExc((unsigned long)thread->handle,
                                   interp->module->deliver) == 0) {
         Py_CLEAR(thread->deferred);
@@ -118,13 +120,26 @@ void subhost__raise_in(subhost_interp *interp, struct thread *thread, PyObject *
 int subhost__raise_now(subhost_interp *interp, struct thread *self)
 {
     if (!self || self->interp != interp || !atomic_load(&self->raise_pending) ||
-        !interp->module)
+        !interp->module || self->sealed > 0)
         return 0;
     PyThreadState_SetAsyncExc((unsigned long)self->handle, NULL);
     PyObject *exception = take_due(interp, self);
     if (exception)
         PyErr_SetRaisedException(exception);
     return -1;
+}
+
+void subhost__raise_seal(struct thread *self)
+{
+    if (self && self->sealed++ == 0 && atomic_load(&self->raise_pending))
+        PyThreadState_SetAsyncExc((unsigned long)self->handle, NULL);
+}
+
+void subhost__raise_unseal(subhost_interp *interp, struct thread *self)
+{
+    if (self && --self->sealed == 0 && atomic_load(&self->raise_pending) &&
+        interp->module)
+        PyThreadState_SetAsyncExc((unsigned long)self->handle, interp->module->deliver);
 }
 
 void subhost__raise_forget(subhost_interp *interp, struct thread *self)

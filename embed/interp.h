@@ -49,6 +49,7 @@ struct thread {
     PyObject *deferred;   /* the exception to raise instead of Cancelled, owned */
     bool runs_loop;       /* asyncio or trio was told to cancel its main task */
     int shield_depth;     /* subhost.shield() */
+    unsigned sealed;      /* inside code of the prelude's that must not be interrupted */
     bool shield_withheld; /* a cancel arrived under a shield */
     bool armed;           /* deliver.c: an early ended call is on its way out */
     unsigned raised;      /* Cancelled, so many times in this cancel */
@@ -315,6 +316,10 @@ void subhost__raise_in(subhost_interp *interp, struct thread *thread,
                        PyObject *exception);
 /* Sets what is pending for the calling thread as its exception: -1; 0: nothing is. */
 int subhost__raise_now(subhost_interp *interp, struct thread *self);
+/* Between these nothing is raised in the calling thread: for code of the host's own, which
+ * would swallow what the program is to get. They nest. */
+void subhost__raise_seal(struct thread *self);
+void subhost__raise_unseal(subhost_interp *interp, struct thread *self);
 /* Takes back what is pending for the calling thread. */
 void subhost__raise_forget(subhost_interp *interp, struct thread *self);
 /* The calling thread's blocking call will fail with ECANCELED: what is pending shall come

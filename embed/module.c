@@ -428,8 +428,8 @@ static int run_prelude(PyObject *module, struct module_state *state)
                                  PyDict_GetItemString(state->prelude, "on_cancel"));
 }
 
-PyObject *subhost__prelude_call(subhost_interp *interp, const char *name,
-                                const char *format, ...)
+static PyObject *prelude_call(subhost_interp *interp, const char *name,
+                              const char *format, va_list list)
 {
     if (!interp->module || !interp->module->prelude) {
         PyErr_SetString(PyExc_RuntimeError, "the interpreter is not complete");
@@ -440,21 +440,35 @@ PyObject *subhost__prelude_call(subhost_interp *interp, const char *name,
         PyErr_Format(PyExc_RuntimeError, "the prelude has no %s()", name);
         return NULL;
     }
-    va_list list;
-    va_start(list, format);
     PyObject *args = Py_VaBuildValue(format, list);
-    va_end(list);
     if (!args)
         return NULL;
-    /* What is to be raised in the program must not be raised in here. */
-    struct thread *self = subhost__thread_self();
-    bool held = self && self->interp == interp && atomic_load(&self->raise_pending);
-    if (held)
-        PyThreadState_SetAsyncExc((unsigned long)self->handle, NULL);
     PyObject *result = PyObject_CallObject(function, args);
     Py_DECREF(args);
-    if (held)
-        PyThreadState_SetAsyncExc((unsigned long)self->handle, interp->module->deliver);
+    return result;
+}
+
+PyObject *subhost__prelude_call(subhost_interp *interp, const char *name,
+                                const char *format, ...)
+{
+    /* Sealed: what is due would be raised in the prelude and not in the program. */
+    struct thread *self = subhost__thread_self();
+    subhost__raise_seal(self);
+    va_list list;
+    va_start(list, format);
+    PyObject *result = prelude_call(interp, name, format, list);
+    va_end(list);
+    subhost__raise_unseal(interp, self);
+    return result;
+}
+
+PyObject *subhost__prelude_run(subhost_interp *interp, const char *name,
+                               const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    PyObject *result = prelude_call(interp, name, format, list);
+    va_end(list);
     return result;
 }
 
@@ -487,15 +501,8 @@ int subhost__module_run_handler(subhost_interp *interp, int signo)
 void subhost__module_release_waiter(subhost_interp *interp)
 {
     PyObject *result = subhost__prelude_call(interp, "release_waiter", "()");
-    if (result) {
-        Py_DECREF(result);
-        return;
-    }
-    /* Raised in here after all, by another thread that had the GIL meanwhile: once more.
-     */
-    if (PyErr_ExceptionMatches(interp->module->cancelled))
-        subhost__raise_in(interp, subhost__thread_self(), NULL);
-    PyErr_Clear();
+    Py_XDECREF(result);
+    PyErr_Clear(); /* then the wait goes on, and the ladder with it */
 }
 
 /* ---- the module ----------------------------------------------------------------- */

@@ -22,10 +22,14 @@ int subhost__module_register(void);
  * with an exception set. */
 int subhost__module_boot(subhost_interp *interp);
 
-/* Calls a function of the prelude; a new reference or NULL with an exception set. GIL
- * held. `format` as in Py_BuildValue(), always a tuple: "(i)". */
+/* Calls a function of the prelude's, during which nothing is raised in this thread; a new
+ * reference or NULL with an exception set. GIL held. `format` as in Py_BuildValue(), always
+ * a tuple: "(i)". */
 PyObject *subhost__prelude_call(subhost_interp *interp, const char *name,
                                 const char *format, ...);
+/* The same for what runs code of the program's, which can be interrupted. */
+PyObject *subhost__prelude_run(subhost_interp *interp, const char *name,
+                               const char *format, ...);
 
 /* frames.c: sys._current_frames() and sys._current_exceptions() of this interpreter. */
 PyObject *subhost__current_frames(PyObject *module, PyObject *ignored);

@@ -523,7 +523,7 @@ static void finish(subhost_interp *interp)
     /* A cancel that arrives here interrupts what is waited for; the waiting goes on until
      * everything has ended, or the ladder has come to its last rung. */
     while (again) {
-        PyObject *result = subhost__prelude_call(interp, "finish", "()");
+        PyObject *result = subhost__prelude_run(interp, "finish", "()");
         again = false;
         if (!result) {
             PyObject *exception = PyErr_GetRaisedException();
