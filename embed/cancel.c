@@ -36,6 +36,22 @@ const char *subhost__reason_name(enum subhost_reason reason)
     return (size_t)reason < ARRAY_LENGTH(names) ? names[reason] : "unknown";
 }
 
+int subhost__cancel_status(enum subhost_reason reason)
+{
+    switch (reason) {
+    case SUBHOST_BY_DEADLINE:
+        return 124;
+    case SUBHOST_BY_SIGINT:
+        return 130;
+    case SUBHOST_BY_SIGTERM:
+        return 143;
+    case SUBHOST_BY_REQUEST:
+    case SUBHOST_BY_CLOSE:
+        break;
+    }
+    return 137;
+}
+
 void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
                              enum subhost_reason reason, const char *text)
 {

@@ -222,6 +222,10 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
     int reason = atomic_load(&interp->cancel.requested) ? (int)interp->cancel.reason : -1;
     pthread_mutex_unlock(&interp->lock);
     if (now) {
+        /* Its handlers will not be called: a signal must not wait for them. */
+        atomic_store(&interp->signals_handled, 0);
+        atomic_store(&interp->signals_ignored, 0);
+        atomic_store(&interp->signals_blocked, 0);
         NOTE(interp, "abandoned", "rung 4: %s; threads %s",
              task ? "its task could not be interrupted" : "it could not be ended",
              interp->gil == SUBHOST_GIL_OWN ? "at idle priority" : "share the main GIL");

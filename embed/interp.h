@@ -300,6 +300,8 @@ bool subhost__thread_service(struct thread *self, enum call_kind kind);
 
 /* cancel.c */
 const char *subhost__reason_name(enum subhost_reason reason);
+/* The exit status of a program that a cancel has ended (timeout(1), the shell's 128 + n). */
+int subhost__cancel_status(enum subhost_reason reason);
 /* Asks for the end of `task`, if that is what the interpreter runs now. Any thread. */
 void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
                              enum subhost_reason reason, const char *text);

@@ -439,22 +439,6 @@ static void explain(subhost_interp *interp, PyObject *exception)
     Py_XDECREF(line);
 }
 
-static int cancel_status(enum subhost_reason reason)
-{
-    switch (reason) {
-    case SUBHOST_BY_DEADLINE:
-        return 124;
-    case SUBHOST_BY_SIGINT:
-        return 130;
-    case SUBHOST_BY_SIGTERM:
-        return 143;
-    case SUBHOST_BY_REQUEST:
-    case SUBHOST_BY_CLOSE:
-        break;
-    }
-    return 137;
-}
-
 /* The program has ended with `exception` (taken over; NULL: it returned). */
 static void conclude(subhost_interp *interp, PyObject *exception,
                      subhost_outcome *outcome, char **detail)
@@ -477,7 +461,7 @@ static void conclude(subhost_interp *interp, PyObject *exception,
         else
             outcome->status = print_exception(exception);
         if (is_cancel)
-            outcome->status = cancel_status(cancel->reason);
+            outcome->status = subhost__cancel_status(cancel->reason);
         else if (interrupt)
             outcome->status = 130; /* python ends by SIGINT then */
     }

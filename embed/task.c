@@ -290,8 +290,9 @@ void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const c
     bool queued = !running && unqueue(interp, task);
     pthread_mutex_unlock(&interp->lock);
     if (queued) {
-        subhost_outcome outcome = {
-            .kind = SUBHOST_CANCELLED, .cancel_reason = (int)reason, .status = 137};
+        subhost_outcome outcome = {.kind = SUBHOST_CANCELLED,
+                                   .cancel_reason = (int)reason,
+                                   .status = subhost__cancel_status(reason)};
         subhost__task_finish(task, &outcome, text);
         subhost_task_release(task);
     } else if (running) {
