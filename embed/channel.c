@@ -128,7 +128,7 @@ static int bell_rang(void *arg)
     if (interp->py != PyInterpreterState_Get())
         return 0; /* rung for a predecessor on the same driver */
     /* Without memory for a record the messages are drained all the same. */
-    struct thread *self = subhost__thread_adopt(interp);
+    struct thread *self = subhost__thread_adopt(interp, THREAD_PROGRAM);
     if (subhost__channel_drain(interp) < 0)
         return -1;
     return subhost__raise_now(interp, self);
@@ -171,15 +171,18 @@ bool subhost__channel_close(subhost_interp *interp, int64_t deadline)
     channel->open = false;
     channel->attendant_stop = true;
     pthread_cond_broadcast(&channel->attendant_cond);
-    bool alive = channel->attendant_alive;
-    pthread_t attendant = channel->attendant;
-    pthread_mutex_unlock(&channel->door);
-    if (alive) {
-        struct timespec t = subhost__timespec(deadline);
-        if (pthread_clockjoin_np(attendant, NULL, CLOCK_MONOTONIC, &t) != 0)
+    while (channel->attendant_alive && !channel->attendant_left) {
+        if (!subhost__cond_wait(&channel->attendant_cond, &channel->door, deadline) &&
+            !channel->attendant_left) {
+            pthread_mutex_unlock(&channel->door);
             return false;
-        channel->attendant_alive = false;
+        }
     }
+    bool alive = channel->attendant_alive;
+    channel->attendant_alive = channel->attendant_left = false;
+    pthread_mutex_unlock(&channel->door);
+    if (alive)
+        pthread_join(channel->attendant, NULL); /* at its last instructions */
     return true;
 }
 
@@ -207,9 +210,8 @@ static void *attendant_main(void *arg)
     subhost_interp *interp = arg;
     struct channel *channel = &interp->channel;
     pthread_setname_np(pthread_self(), "subhost/attend");
-    struct thread *self = subhost__thread_adopt(interp);
-    if (self)
-        self->is_attendant = true;
+    subhost__thread_forget(); /* a hosted creator's record says that we are its program's */
+    struct thread *self = subhost__thread_adopt(interp, THREAD_ATTENDANT);
     pthread_mutex_lock(&channel->door);
     while (self && !channel->attendant_stop) {
         if (!channel->attendant_wanted) {
@@ -223,6 +225,10 @@ static void *attendant_main(void *arg)
     }
     pthread_mutex_unlock(&channel->door);
     subhost__thread_forget();
+    pthread_mutex_lock(&channel->door);
+    channel->attendant_left = true;
+    pthread_cond_broadcast(&channel->attendant_cond);
+    pthread_mutex_unlock(&channel->door);
     return NULL;
 }
 
@@ -233,7 +239,7 @@ void subhost__channel_call_attendant(subhost_interp *interp)
     if (channel->open && !channel->attendant_stop) {
         channel->attendant_wanted = true;
         if (channel->attendant_alive) {
-            pthread_cond_signal(&channel->attendant_cond);
+            pthread_cond_broadcast(&channel->attendant_cond);
         } else {
             sigset_t all, before;
             sigfillset(&all);

@@ -37,7 +37,7 @@ struct channel {
      * cannot be rung or nobody answers it. Under door: */
     pthread_cond_t attendant_cond;
     pthread_t attendant;
-    bool attendant_alive, attendant_wanted, attendant_stop;
+    bool attendant_alive, attendant_wanted, attendant_stop, attendant_left;
 };
 
 int subhost__channel_init(struct channel *channel);

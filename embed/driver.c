@@ -309,9 +309,9 @@ void *subhost__driver_main(void *arg)
     subhost_interp *interp = arg;
     pthread_setname_np(pthread_self(), interp->name);
     interp->driver = pthread_self();
-    struct thread *self = subhost__thread_adopt(interp);
+    subhost__thread_forget(); /* a hosted creator's interpreter is not ours */
+    struct thread *self = subhost__thread_adopt(interp, THREAD_DRIVER);
     if (self) {
-        self->is_driver = true;
         interp->driver_thread = self;
         drive(interp);
     } else {

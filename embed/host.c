@@ -129,17 +129,22 @@ static bool quarantined(subhost_interp *interp)
     return is;
 }
 
-/* Tells every interpreter to end: what waits is not begun, what runs is cancelled. */
-static void end_all(subhost_host *host)
+/* Tells every interpreter to end: what waits is not begun, what runs is cancelled, within
+ * our grace period and not its own. */
+static void end_all(subhost_host *host, int64_t grace)
 {
     for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
+        pthread_mutex_lock(&interp->lock);
+        interp->releasing = true; /* nothing more is queued */
+        pthread_cond_broadcast(&interp->work);
+        pthread_mutex_unlock(&interp->lock);
         subhost__task_end_queue(interp, SUBHOST_CANCELLED, "the host closes");
         pthread_mutex_lock(&interp->lock);
-        interp->releasing = true;
         subhost_task *task = interp->current;
-        if (task)
+        if (task) {
             subhost__task_ref(task);
-        pthread_cond_broadcast(&interp->work);
+            task->grace = grace > 0 ? grace : 1;
+        }
         pthread_mutex_unlock(&interp->lock);
         if (task)
             subhost__cancel_request(interp, task, SUBHOST_BY_CLOSE, NULL);
@@ -177,7 +182,7 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     host->closing = true;
     host->exiting = mode == SUBHOST_CLOSE_EXITING;
     pthread_mutex_unlock(&host->lock);
-    end_all(host);
+    end_all(host, grace);
     int64_t deadline = subhost__deadline(grace);
     if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))
         deadline += SUBHOST_MSEC(50);

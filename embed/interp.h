@@ -276,7 +276,8 @@ int subhost__task_run_callbacks(subhost_host *host);
 /* The record of the calling thread; NULL when it is not a hosted one. */
 struct thread *subhost__thread_self(void);
 /* Makes a record for the calling thread, or returns the one it has. NULL: no memory. */
-struct thread *subhost__thread_adopt(subhost_interp *interp);
+enum thread_kind { THREAD_PROGRAM, THREAD_DRIVER, THREAD_ATTENDANT };
+struct thread *subhost__thread_adopt(subhost_interp *interp, enum thread_kind kind);
 /* Frees the calling thread's record. */
 void subhost__thread_forget(void);
 /* Signals the threads that are inside an interruptible call. Main thread. */

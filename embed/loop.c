@@ -91,26 +91,35 @@ static void set_timer(subhost_host *host, int64_t at)
     timerfd_settime(host->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 
-/* Frees what has ended: its thread is joined, its counters go to the host's. */
-static void reap(subhost_host *host)
+/* Takes one that has ended out of the list, its counters into the host's; NULL: none. */
+static subhost_interp *unlink_ended(subhost_host *host)
 {
+    subhost_interp *found = NULL;
     pthread_mutex_lock(&host->lock);
-    for (subhost_interp **at = &host->interps; *at;) {
+    for (subhost_interp **at = &host->interps; *at && !found; at = &(*at)->next) {
         subhost_interp *interp = *at;
         pthread_mutex_lock(&interp->lock);
         bool over = interp->driver_gone &&
                     (interp->state == INTERP_ENDED || interp->state == INTERP_FAILED);
         pthread_mutex_unlock(&interp->lock);
-        if (!over) {
-            at = &interp->next;
+        if (!over)
             continue;
-        }
+        found = interp;
         *at = interp->next;
         host->stats.messages += atomic_load(&interp->channel.drained);
+        break;
+    }
+    pthread_mutex_unlock(&host->lock);
+    return found;
+}
+
+static void reap(subhost_host *host)
+{
+    subhost_interp *interp;
+    while ((interp = unlink_ended(host))) {
         pthread_join(interp->driver, NULL); /* it is at its last few instructions */
         subhost__interp_unref(interp);
     }
-    pthread_mutex_unlock(&host->lock);
 }
 
 /* Deadlines of tasks, ladders of cancels, pokes. Returns when the next one is due. */

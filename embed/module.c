@@ -203,7 +203,7 @@ static PyObject *shield_enter(PyObject *self_object, PyObject *ignored)
     struct module_state *state = module ? hosted_state(module) : NULL;
     if (!state)
         return NULL;
-    struct thread *self = subhost__thread_adopt(state->interp);
+    struct thread *self = subhost__thread_adopt(state->interp, THREAD_PROGRAM);
     if (!self)
         return PyErr_NoMemory();
     if (self->shield_depth++ == 0 && atomic_load(&self->raise_pending) &&

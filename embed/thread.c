@@ -43,7 +43,7 @@ int subhost__thread_init(subhost_error **err)
 
 struct thread *subhost__thread_self(void) { return self_record; }
 
-struct thread *subhost__thread_adopt(subhost_interp *interp)
+struct thread *subhost__thread_adopt(subhost_interp *interp, enum thread_kind kind)
 {
     if (self_record)
         return self_record;
@@ -55,6 +55,8 @@ struct thread *subhost__thread_adopt(subhost_interp *interp)
         return NULL;
     }
     self->interp = interp;
+    self->is_driver = kind == THREAD_DRIVER;
+    self->is_attendant = kind == THREAD_ATTENDANT;
     self->handle = pthread_self();
     self->tid = (pid_t)syscall(SYS_gettid);
     subhost__interp_ref(interp);
@@ -100,7 +102,8 @@ static void *hosted_thread_main(void *arg)
 {
     struct start start = *(struct start *)arg;
     free(arg);
-    subhost__thread_adopt(start.interp); /* without memory: a thread not interrupted */
+    subhost__thread_adopt(start.interp,
+                          THREAD_PROGRAM); /* without memory: a thread not interrupted */
     subhost__interp_unref(start.interp);
     return start.function(start.arg);
 }

@@ -1,15 +1,16 @@
 /* Cancels a program again and again; tests/bench/cancel makes a table of what it prints.
  *
- *   cancel [--rounds N] [--grace MS] [--delay US] [--gil own|shared] [--fresh] [--terminal]
- *          PROGRAM [ARG...]
+ *   cancel [--rounds N] [--grace MS] [--settle MS] [--delay US] [--gil own|shared]
+ *          [--fresh] [--terminal] PROGRAM [ARG...]
  *
  * In each round PROGRAM runs with the ARGs and the number of a descriptor, onto which it
- * writes R when it is where it is to be cancelled. Up to DELAY later the cancel is asked
- * for. A thread that waits for the task takes the time. A line a round, with tabs:
+ * writes R when it is where it is to be cancelled. SETTLE and up to DELAY later the cancel is
+ * asked for. A thread that waits for the task takes the time. A line a round, with tabs:
  *
- *   OUTCOME  MICROSECONDS  END-CALLBACKS  BYTES-WRITTEN  DETAIL
+ *   OUTCOME  MICROSECONDS  RAISED-AFTER  END-CALLBACKS  BYTES-WRITTEN  DETAIL
  *
- * The time is from the request to the waiter's return. OUTCOME is also "hang" (no terminal
+ * The times are from the request to the waiter's return and to the first exception raised
+ * (0: none was); between them the program ends, and prints its traceback. OUTCOME is also "hang" (no terminal
  * event), or "unready". The interpreter is used again as long as it is not abandoned. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,7 +36,8 @@
 struct bench {
     int rounds;
     int64_t grace;
-    long delay; /* at most, us */
+    int64_t settle; /* from ready to the cancel, at least */
+    long delay;     /* and up to this longer, us */
     enum subhost_gil gil;
     int fresh;
     int terminal;
@@ -160,9 +162,13 @@ static void report(struct round *round)
              round->outcome.detail ? round->outcome.detail : "");
     for (char *c = detail; *c; c++)
         *c = *c == '\t' || *c == '\n' ? ' ' : *c;
-    fprintf(round->bench->report, "%s\t%.1f\t%d\t%s\t%s\n", outcome_name(round),
-            (double)(round->ended_at - round->asked_at) / 1e3, atomic_load(&round->ended),
-            round->n_said ? round->said : "-", detail);
+    subhost_stats stats = {.size = sizeof stats};
+    subhost_get_stats(round->bench->host, &stats);
+    bool raised = round->outcome.kind != SUBHOST_ABANDONED;
+    fprintf(round->bench->report, "%s\t%.1f\t%.1f\t%d\t%s\t%s\n", outcome_name(round),
+            (double)(round->ended_at - round->asked_at) / 1e3,
+            raised ? (double)stats.cancel_latency_last / 1e3 : 0.0,
+            atomic_load(&round->ended), round->n_said ? round->said : "-", detail);
     fflush(round->bench->report);
 }
 
@@ -176,7 +182,8 @@ static bool run_round(struct bench *bench, struct round *round)
         die("waiter", NULL);
     attend(round, now() + READY_TIMEOUT);
     if (strchr(round->said, 'R'))
-        attend(round, now() + (bench->delay ? random() % bench->delay * 1000 : 0));
+        attend(round, now() + bench->settle +
+                          (bench->delay ? random() % bench->delay * 1000 : 0));
     round->asked_at = now();
     subhost_task_cancel(round->task, SUBHOST_BY_REQUEST, "bench");
     int64_t limit = round->asked_at + bench->grace + HANG_TIMEOUT;
@@ -199,7 +206,7 @@ static bool run_round(struct bench *bench, struct round *round)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: cancel [--rounds N] [--grace MS] [--delay US] "
+    fprintf(stderr, "usage: cancel [--rounds N] [--grace MS] [--settle MS] [--delay US] "
                     "[--gil own|shared] [--fresh] [--terminal] PROGRAM [ARG...]\n");
     exit(2);
 }
@@ -207,13 +214,10 @@ static void usage(void)
 static void parse(struct bench *bench, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"rounds", required_argument, NULL, 'r'},
-        {"grace", required_argument, NULL, 'g'},
-        {"delay", required_argument, NULL, 'd'},
-        {"gil", required_argument, NULL, 'G'},
-        {"fresh", no_argument, NULL, 'f'},
-        {"terminal", no_argument, NULL, 't'},
-        {NULL, 0, NULL, 0},
+        {"rounds", required_argument, NULL, 'r'}, {"grace", required_argument, NULL, 'g'},
+        {"settle", required_argument, NULL, 's'}, {"delay", required_argument, NULL, 'd'},
+        {"gil", required_argument, NULL, 'G'},    {"fresh", no_argument, NULL, 'f'},
+        {"terminal", no_argument, NULL, 't'},     {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1) {
@@ -223,6 +227,9 @@ static void parse(struct bench *bench, int argc, char **argv)
             break;
         case 'g':
             bench->grace = SUBHOST_MSEC(atoi(optarg));
+            break;
+        case 's':
+            bench->settle = SUBHOST_MSEC(atoi(optarg));
             break;
         case 'd':
             bench->delay = atol(optarg);
@@ -296,7 +303,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < bench.rounds; i++)
         late += atomic_load(&rounds[i].ended) > 1;
     if (late)
-        fprintf(bench.report, "twice\t0\t%d\t-\tterminal events came twice\n", late);
+        fprintf(bench.report, "twice\t0\t0\t%d\t-\tterminal events came twice\n", late);
     fflush(bench.report);
     /* What was abandoned runs on; exit() would take the ground from under it. */
     _exit(late ? 1 : 0);

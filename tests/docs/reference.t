@@ -25,7 +25,7 @@ def reference(folder):
 def private_symbols(folder):
     text = (DOCS / "private-symbols.md").read_text()
     section = text.split("## Interposed libc functions", 1)[1].split("\n## ", 1)[0]
-    listed = set(re.findall(r"`(\w+)`", section.split("\n\n")[1]))
+    listed = set(re.findall(r"`(\w+)`", section.split("\n\n")[2]))
     names = subprocess.run(["nm", "-D", "--defined-only", BUILD / "lib" / "libsubhost.so"],
                            capture_output=True, text=True, check=True).stdout.split()[2::3]
     exported = {name for name in names if not name.startswith(("subhost", "SUBHOST"))}
@@ -38,6 +38,7 @@ def private_symbols(folder):
 def man_page(folder):
     """Options and statuses of --help stand in the man page."""
     page = (DOCS / "subhost.1").read_text().replace("\\-", "-")
+    page = re.sub(r"\bFl (-?)", r"-\1", page)
     text = subhost("run", "--help").out
     options = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)(?= |,|$)", text.split("Options:")[1]
                              .split("\n\n")[0], re.MULTILINE))

@@ -36,7 +36,8 @@ class Outcome:
     def __init__(self, result, known):
         self.result = result
         # A module may run other suites in its tests; its own summary comes last.
-        summary = re.findall(r"^Ran (\d+) tests? in .*\n\n(\w[\w ]*)(?:\((.*)\))?$", result.err, re.M)
+        summary = re.findall(r"^Ran (\d+) tests? in .*\n\n(\w[\w ]*)(?:\((.*)\))?$",
+                             result.err, re.M)
         self.ran, self.word, counts = summary[-1] if summary else ("no summary", "", "")
         self.counts = dict(item.split("=") for item in counts.split(", ") if "=" in item)
         self.skipped = int(self.counts.get("skipped", 0))

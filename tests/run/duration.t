@@ -61,14 +61,16 @@ def whatever_the_program_does(tmp):
         "accept": "import socket\ns = socket.create_server(('127.0.0.1', 0)); s.accept()",
         "recv": "import socket\na, b = socket.socketpair(); a.recv(1)",
         "asyncio": "import asyncio; asyncio.run(asyncio.sleep(60))",
-        "asyncio that waits for ever": "import asyncio\nasync def f(): await asyncio.Event().wait()\n"
+        "asyncio that waits for ever": "import asyncio\n"
+                                       "async def f(): await asyncio.Event().wait()\n"
                                        "asyncio.run(f())",
         "a child": "import subprocess; subprocess.run(['sleep', '60'])",
         "open of a FIFO": "import os, tempfile\nn = tempfile.mktemp(); os.mkfifo(n); open(n)",
         "a generator": "import itertools; sum(1 for _ in itertools.count())",
         "atexit": "import atexit, time; atexit.register(time.sleep, 60)",
-        "an import": "import sys, time\nclass F:\n  def find_spec(self, name, *a): time.sleep(60 if name == 'nothing' else 0)\n"
-                     "sys.meta_path.insert(0, F()); import nothing",
+        "an import": "import sys, time\nclass Finder:\n  def find_spec(self, name, *a):\n"
+                     "    if name == 'nothing': time.sleep(60)\n"
+                     "sys.meta_path.insert(0, Finder()); import nothing",
         "a sort that compares": "class A:\n  def __lt__(s, o):\n    while True: pass\n"
                                 "sorted([A(), A()])",
     }.items():
@@ -189,7 +191,8 @@ finally:
             while True: pass
         except BaseException: pass
 """,
-        "waits for a lock for ever": "import threading\nx = threading.Lock(); x.acquire(); x.acquire()",
+        "waits for a lock for ever": "import threading\n"
+                                     "x = threading.Lock(); x.acquire(); x.acquire()",
         "stays in C with the GIL": "import re; re.match('(a*)*b', 'a' * 60)",
     }
     for name, code in stubborn.items():

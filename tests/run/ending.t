@@ -26,8 +26,8 @@ def exit_statuses(tmp):
          name="a subclass of SystemExit", status=1)
     for value in ("2**63", "10**40", "-10**40"):
         # python also complains of the overflow, in a place that has nothing to do with it.
-        same("-c", f"import sys; print('out', end=''); sys.exit({value})", stderr=subprocess.DEVNULL,
-             name=f"sys.exit({value})")
+        same("-c", f"import sys; print('out', end=''); sys.exit({value})",
+             stderr=subprocess.DEVNULL, name=f"sys.exit({value})")
     same("-c", "import sys\ntry: sys.exit(6)\nfinally: print('finally')",
          name="finally runs on sys.exit", status=6)
     same("-c", "import os; print('lost', end=''); os._exit(7)",
@@ -42,8 +42,10 @@ def tracebacks(tmp):
     raising = {
         "plain": "def f(x):\n    return 1 / x\nf(0)\n",
         "chained": "try:\n    {}['a']\nexcept KeyError:\n    raise ValueError('second')\n",
-        "cause": "try:\n    int('x')\nexcept ValueError as e:\n    raise RuntimeError('b') from e\n",
-        "suppressed": "try:\n    int('x')\nexcept ValueError:\n    raise RuntimeError('b') from None\n",
+        "cause": "try:\n    int('x')\nexcept ValueError as e:\n"
+                 "    raise RuntimeError('b') from e\n",
+        "suppressed": "try:\n    int('x')\nexcept ValueError:\n"
+                      "    raise RuntimeError('b') from None\n",
         "group": "raise ExceptionGroup('several', [ValueError(1),\n"
                  "    ExceptionGroup('inner', [TypeError('t'), OSError(2, 'no', 'file')])])\n",
         "notes": "e = ValueError('v')\ne.add_note('first\\nsecond')\ne.add_note('x')\nraise e\n",

@@ -75,8 +75,9 @@ def caught_interrupt(tmp):
     same_when_sent("import contextlib\nready()\n"
                    "with contextlib.suppress(KeyboardInterrupt): input()\nprint('on')", INT,
                    name="contextlib.suppress around input()", status=0)
-    same_when_sent("sys.excepthook = lambda t, e, b: print('hook', issubclass(t, KeyboardInterrupt))"
-                   "\nready(); time.sleep(60)", INT, name="sys.excepthook", status=130)
+    same_when_sent("def hook(t, e, b): print('hook', issubclass(t, KeyboardInterrupt))\n"
+                   "sys.excepthook = hook\nready(); time.sleep(60)", INT, status=130,
+                   name="sys.excepthook")
     same_when_sent("import atexit\natexit.register(print, 'atexit')\nready(); time.sleep(60)", INT,
                    name="atexit runs", status=130)
     same_when_sent("import atexit\n@atexit.register\ndef f():\n    ready(); time.sleep(60)\n",
@@ -87,7 +88,8 @@ def caught_interrupt(tmp):
     same("-c", "raise KeyboardInterrupt", name="raise KeyboardInterrupt", status=130)
     same("-c", "raise KeyboardInterrupt('text')", name="KeyboardInterrupt with text", status=130)
     result = sent("try:\n    ready(); time.sleep(60)\n"
-                  "except KeyboardInterrupt:\n    time.sleep(0.5); print('cleaned'); sys.exit(4)", INT)
+                  "except KeyboardInterrupt:\n"
+                  "    time.sleep(0.5); print('cleaned'); sys.exit(4)", INT)
     ok(result.out == "ready\ncleaned\n" and result.status == 4,
        "a cleanup within the grace period is not disturbed", result=result)
 
@@ -124,7 +126,8 @@ def termination(tmp):
        "SIGTERM: 143, after finally and atexit", late=result.late, result=result)
     result = sent("ready()\nwhile True: pass", TERM)
     ok(result.status == 143 and result.late < PROMPT, "SIGTERM in a busy loop", result=result)
-    result = sent("try:\n    ready(); time.sleep(60)\nexcept KeyboardInterrupt: print('interrupt')\n"
+    result = sent("try:\n    ready(); time.sleep(60)\n"
+                  "except KeyboardInterrupt: print('interrupt')\n"
                   "except BaseException as e: print(type(e).__name__); sys.exit(5)", TERM)
     equal((result.status, result.out), (5, "ready\nCancelled\n"),
           "SIGTERM is Cancelled, no KeyboardInterrupt; sys.exit keeps its own status",

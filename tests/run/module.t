@@ -197,7 +197,8 @@ print(subprocess.run(["echo", "hello"], capture_output=True))
 print(subprocess.check_output("cat", input=b"through", shell=True))
 print(subprocess.run([sys.executable, "-c", "import sys; sys.exit(4)"]).returncode)
 print(os.system("exit 3"))
-print(os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn("/bin/sh", ["sh", "-c", "exit 5"], {}), 0)[1]))
+pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 5"], {})
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 print(os.popen("echo popen").read())
 try:
     subprocess.run(["no_such_program_here"])
@@ -253,7 +254,8 @@ def multiprocessing(tmp):
     for method in ("spawn", "forkserver"):
         same(file, method, timeout=50, status=0,
              name=f"multiprocessing {method}: Pool, Process, Queue, shared memory")
-    same("-m", "program", "spawn", cwd=tmp, timeout=50, status=0, name="multiprocessing spawn with -m")
+    same("-m", "program", "spawn", cwd=tmp, timeout=50, status=0,
+         name="multiprocessing spawn with -m")
 
 
 main()

@@ -122,7 +122,8 @@ def unusual_files(tmp):
 @test
 def arguments(tmp):
     file = script(tmp, "import sys; print(ascii(sys.argv[1:]))")
-    odd = [b"\xff\xfe", b"caf\xc3\xa9", b"\xed\xa0\x80", "", " ", "-", "--", "*", "\n", "\U0001f600"]
+    odd = [b"\xff\xfe", b"caf\xc3\xa9", b"\xed\xa0\x80", "", " ", "-", "--", "*", "\n",
+           "\U0001f600"]
     same(file, *odd, name="any bytes as arguments of FILE", status=0)
     same("-c", "import sys; print(ascii(sys.argv))", *odd, name="any bytes behind -c", status=0)
     same("-c", "print(ascii('é\U0001f600'))", name="-c with non-ASCII text", status=0)
@@ -162,6 +163,12 @@ def main_module(tmp):
     same("program.py", cwd=tmp, name="the program can import itself a second time", status=0)
     same("-c", "import sys\nx: int = 1\nprint(sys.modules['__main__'].__annotations__)", status=0,
          name="annotations at top level")
+    # Newer flags are attributes only, not part of the tuple.
+    same("-c", "import sys\nfor name in dir(sys.flags):\n    value = getattr(sys.flags, name)\n"
+         "    if not callable(value): print(name, value)", name="every flag", status=0)
+    same("-c", "import sys\nsys.set_int_max_str_digits(5000)\n"
+         "print(sys.flags.int_max_str_digits, len(str(10**4500)))", status=0,
+         name="a flag that can be changed")
     same("-c", """
 import inspect, linecache, sys
 def f():
@@ -179,7 +186,8 @@ except OSError as error:
          name="a thread pool", status=0)
     same("-c", "import asyncio, sys\n"
          "async def main():\n"
-         "    p = await asyncio.create_subprocess_exec(sys.executable, '-c', 'print(3)', stdout=-1)\n"
+         "    p = await asyncio.create_subprocess_exec(sys.executable, '-c', 'print(3)',\n"
+         "                                             stdout=-1)\n"
          "    print(await p.communicate(), p.returncode)\n"
          "asyncio.run(main())", name="asyncio with a subprocess", status=0)
 

@@ -56,7 +56,7 @@ def tools_of_the_library(tmp):
         "pdb": [file], "encodings.rot_13": [], "mimetypes": ["x.html"], "quopri": [file],
         "gzip": ["--help"], "zipfile": ["--help"], "tarfile": ["--help"], "cProfile": ["--help"],
         "platform": [], "random": ["--help"], "sqlite3": [":memory:", "select 6 * 7"],
-        "string": [], "asyncio": [],
+        "asyncio": [],
     }
     inputs = {"json.tool": '{"b": [1, 2], "a": null}', "code": "x = 5\nprint(x)\n1 / 0\n",
               "pdb": "next\nnext\nprint(42)\nwhere\ncontinue\nquit\n", "shlex": "a 'b c'",
@@ -77,7 +77,8 @@ def tools_of_the_library(tmp):
 @test
 def json_tool(tmp):
     chance = random.Random(7)
-    items = [{"id": n, "name": "é" * (n % 7) + str(n), "values": [chance.random() for _ in range(8)],
+    items = [{"id": n, "name": "é" * (n % 7) + str(n),
+              "values": [chance.random() for _ in range(8)],
               "more": {"flag": n % 2 == 0, "none": None, "text": "x" * (n % 50)}}
              for n in range(73_000)]
     (tmp / "in.json").write_text(json.dumps(items))
@@ -106,7 +107,7 @@ def compileall(tmp):
                              (tmp / name).rglob("*.pyc"))))
     equal(trees[1], trees[0], "-m compileall of the library: status, output, list of files")
     ok(len(trees[1][3]) > 400, f"{len(trees[1][3])} files")
-    result = python("-c", "import json, sys; print(json.__cached__, json.loads('5'))",
+    result = python("-c", "import json, sys; print(json.__spec__.cached, json.loads('5'))",
                     env={"PYTHONPYCACHEPREFIX": str(tmp / "subhost")})
     ok(result.status == 0 and str(tmp / "subhost") in result.out, "python loads what it wrote",
        result=result)

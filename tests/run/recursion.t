@@ -41,7 +41,7 @@ def through_c(tmp):
         "__eq__ of a class": "class A:\n    def __eq__(self, o): return [self] == [o, 1][:1]\n"
                              "A() == A()",
         "sorted with a key": "def f(x): return sorted([1, 2], key=f)\nf(1)",
-        "isinstance": "t = int\nfor _ in range(200000): t = (t,)\nisinstance('', t)",
+        "isinstance": "t = int\nfor _ in range(2_000_000): t = (t,)\nisinstance('', t)",
         "copy.deepcopy": "import copy\nx = []\nfor _ in range(200000): x = [x]\ncopy.deepcopy(x)",
         "re.compile": "import re\nre.compile('(' * 5000 + ')' * 5000)",
         "freeing": "x = []\nfor _ in range(2_000_000): x = [x]\ndel x\nprint('freed')",

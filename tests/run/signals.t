@@ -23,7 +23,7 @@ for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM, signal.
           signal.SIGHUP, signal.SIGPIPE, signal.SIGRTMIN + 1):
     for new in (f, signal.SIG_IGN, signal.SIG_DFL, f):
         old = signal.signal(s, new)
-        print(s, getattr(old, '__name__', old), signal.getsignal(s) is new or signal.getsignal(s) == new)
+        print(s, getattr(old, '__name__', old), signal.getsignal(s) == new)
 try:
     signal.default_int_handler(2, None)
 except KeyboardInterrupt as e:
@@ -116,10 +116,12 @@ while True: time.sleep(0.05)
                    "signal.signal(signal.SIGINT, old)\nready(); time.sleep(60)", INT, status=130,
                    name="SIGINT handler put back")
     same_when_sent("def f(*a): 1 / 0\nsignal.signal(signal.SIGUSR1, f)\n"
-                   "try:\n    ready(); time.sleep(60)\nexcept ZeroDivisionError: print('from handler')",
-                   USR1, name="a handler that raises", status=0)
+                   "try:\n    ready(); time.sleep(60)\n"
+                   "except ZeroDivisionError: print('from handler')", USR1, status=0,
+                   name="a handler that raises")
     same_when_sent("def f(*a): raise ValueError('uncaught')\nsignal.signal(signal.SIGUSR1, f)\n"
-                   "ready(); time.sleep(60)", USR1, name="a handler that raises, uncaught", status=1)
+                   "ready(); time.sleep(60)", USR1, status=1,
+                   name="a handler that raises, uncaught")
     same_when_sent("signal.signal(signal.SIGUSR1, lambda *a: print('main'))\n"
                    "t = threading.Thread(target=time.sleep, args=(0.5,)); t.start()\n"
                    "ready(); t.join(); print('joined')", USR1, name="a handler during Thread.join")
@@ -160,7 +162,8 @@ print(count > 0)
 def sent_by_the_program_itself(tmp):
     for name, send in (("os.kill", "os.kill(os.getpid(), signal.SIGUSR1)"),
                        ("raise_signal", "signal.raise_signal(signal.SIGUSR1)"),
-                       ("pthread_kill", "signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)"),
+                       ("pthread_kill",
+                        "signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)"),
                        ("killpg", "os.killpg(0, signal.SIGUSR1)")):
         # The handler has run before the next statement, every time.
         same("-c", START + "n = 0\ndef f(*a):\n    global n; n += 1\n"
@@ -320,16 +323,18 @@ asyncio.run(f())
 
 @test
 def children(tmp):
-    show = ("import re; print(re.findall('Sig(?:Blk|Ign|Cgt|Pnd).*', open('/proc/self/status').read()))")
+    show = ("import re; print(re.findall('Sig(?:Blk|Ign|Cgt|Pnd).*',"
+            " open('/proc/self/status').read()))")
     plain = "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status"
     for name, start in {
         "subprocess.run": f"subprocess.run(['sh', '-c', {plain!r}])",
         "a python": f"subprocess.run([sys.executable, '-c', {show!r}])",
         "os.system": f"os.system({plain!r})",
-        "posix_spawn": f"os.waitpid(os.posix_spawn('/bin/sh', ['sh', '-c', {plain!r}], os.environ), 0)",
+        "posix_spawn": f"p = os.posix_spawn('/bin/sh', ['sh', '-c', {plain!r}], os.environ)\n"
+                       "os.waitpid(p, 0)",
         "restore_signals=False": f"subprocess.run(['sh', '-c', {plain!r}], restore_signals=False)",
-        "a thread": f"t = threading.Thread(target=subprocess.run, args=(['sh', '-c', {plain!r}],))\n"
-                    "t.start(); t.join()",
+        "a thread": "t = threading.Thread(target=subprocess.run,\n"
+                    f"    args=(['sh', '-c', {plain!r}],))\nt.start(); t.join()",
         "start_new_session": f"subprocess.run(['sh', '-c', {plain!r}], start_new_session=True)",
         "after SIG_IGN": "signal.signal(10, signal.SIG_IGN)\n"
                          f"subprocess.run(['sh', '-c', {plain!r}])",
@@ -341,7 +346,8 @@ def children(tmp):
         same("-c", "import os, signal, subprocess, sys, threading\n" + start, status=0,
              name=f"mask and dispositions of a child, {name}")
     same("-c", "import subprocess\np = subprocess.Popen(['sleep', '60'])\np.terminate()\n"
-         "print(p.wait())\np = subprocess.Popen(['sleep', '60'])\np.send_signal(2)\nprint(p.wait())",
+         "print(p.wait())\np = subprocess.Popen(['sleep', '60'])\np.send_signal(2)\n"
+         "print(p.wait())",
          name="children die of SIGTERM and SIGINT", status=0)
 
 

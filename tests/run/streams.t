@@ -79,7 +79,7 @@ def broken_pipe(tmp):
          "import os, sys\ntry:\n    print(1)\n    sys.stdout.flush()\nexcept BrokenPipeError:\n"
          "    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)\n    sys.exit(1)"),
         ("in a thread", "import threading\n"
-                        "threading.Thread(target=print, args=('x',), kwargs={'flush': True}).start()"),
+                        "threading.Thread(target=lambda: print('x', flush=True)).start()"),
         ("SIGPIPE back to default",
          "import signal, time\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
          "print(1, flush=True)\ntime.sleep(5)"),
@@ -117,8 +117,8 @@ def closed_descriptors(tmp):
     same_in_shell(f"$RUN -c '{show.format(2)}' >&-", "stdout closed at the start")
     same_in_shell(f"$RUN -c '{show.format(1)}' 2>&-", "stderr closed at the start")
     same_in_shell(f"$RUN -c '{show.format(1)}; open(\"/dev/null\")' <&- 2>&-", "two closed")
-    same_in_shell("$RUN -c 'import os; os.open(\"x\", os.O_CREAT)' <&- >&- 2>&-", "all three closed",
-                  cwd=tmp)
+    same_in_shell("$RUN -c 'import os; os.open(\"x\", os.O_CREAT)' <&- >&- 2>&-",
+                  "all three closed", cwd=tmp)
     same_in_shell("$RUN -c 'print(1)' >&-", "print() to a closed stdout")
     same_in_shell("$RUN -c '1 / 0' 2>&-", "an exception with stderr closed")
     # What the host opens for itself must not land on 0, 1 or 2 and get the program's text.

@@ -31,8 +31,9 @@ def interpreters_of_their_own(tmp):
     result = subhost("run", "-n", "4", file)
     lines = result.out.splitlines()
     equal((result.status, len(lines)), (0, 4), "four programs at once", result=result)
-    equal((len({line.split()[0] for line in lines}), len({line.split(None, 1)[1] for line in lines})),
-          (4, 4), "ids and names are distinct; modules are not shared", result=result)
+    ids, names = zip(*(line.split(None, 1) for line in lines))
+    equal((len(set(ids)), len(set(names))), (4, 4),
+          "ids and names are distinct; modules are not shared", result=result)
 
 
 @test
@@ -53,8 +54,8 @@ def arguments_and_streams(tmp):
     equal((result.status, result.out), (0, "['x'] __main__ od.py\n" * 2), "-m in workers",
           result=result)
     result = subhost("run", "-n", "2", "-", input="print('from stdin')")
-    equal((result.status, result.out), (0, "from stdin\n" * 2), "- in workers: one program, read once",
-          result=result)
+    equal((result.status, result.out), (0, "from stdin\n" * 2),
+          "- in workers: one program, read once", result=result)
     result = subhost("run", "-n", "4", "-c", "for i in range(2000): print('x' * 99)")
     lines = result.out.splitlines()
     ok(len(lines) == 8000 and result.status == 0, "no output is lost", count=len(lines))

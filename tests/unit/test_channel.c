@@ -78,8 +78,7 @@ static void a_full_ring_refuses(void **state)
     for (int round = 0; round < 3; round++) {
         ring.next = 0;
         for (int i = 0; i < CHANNEL_CELLS; i++)
-            assert_true(
-                subhost__channel_put(channel, expect_next, (void *)(intptr_t)i));
+            assert_true(subhost__channel_put(channel, expect_next, (void *)(intptr_t)i));
         for (int i = 0; i < 3; i++)
             assert_false(subhost__channel_put(channel, expect_next, NULL));
         assert_int_equal(drain(), 0);
@@ -91,8 +90,7 @@ static void a_full_ring_refuses(void **state)
 static void put_one_more(void *data)
 {
     expect_next(data);
-    subhost__channel_put(&ring.interp.channel, expect_next,
-                         (void *)((intptr_t)data + 1));
+    subhost__channel_put(&ring.interp.channel, expect_next, (void *)((intptr_t)data + 1));
 }
 
 static void drain_again(void *data)
@@ -190,8 +188,8 @@ static void start_storm(struct storm *storm)
     memset(senders, 0, sizeof senders);
     for (int i = 0; i < SENDERS; i++) {
         senders[i].storm = storm;
-        assert_int_equal(
-            pthread_create(&senders[i].thread, NULL, send_all, &senders[i]), 0);
+        assert_int_equal(pthread_create(&senders[i].thread, NULL, send_all, &senders[i]),
+                         0);
     }
 }
 

@@ -28,7 +28,8 @@ static void each_code_has_a_text(void **state)
     assert_string_equal(subhost_code_text(SUBHOST_OK), "no error");
     assert_string_equal(subhost_code_text(1), "unknown code");
     assert_string_equal(subhost_code_text(INT32_MIN), "unknown code");
-    assert_string_equal(subhost_code_text(SUBHOST_EAGAIN), "full at the moment; try again");
+    assert_string_equal(subhost_code_text(SUBHOST_EAGAIN),
+                        "full at the moment; try again");
 }
 
 static void no_error_object_is_no_error(void **state)
@@ -164,8 +165,8 @@ static void success_leaves_err_alone(void **state)
     assert_ptr_equal(err, mark);
     subhost_task_release(task);
     subhost_interp_release(interp);
-    assert_int_equal(
-        subhost_close(host, SUBHOST_CLOSE_FINALIZE, unit_patience(5), &err), 0);
+    assert_int_equal(subhost_close(host, SUBHOST_CLOSE_FINALIZE, unit_patience(5), &err),
+                     0);
     assert_ptr_equal(err, mark);
 }
 

@@ -288,8 +288,8 @@ static void a_longer_struct_is_accepted(void **state)
     } outcome = {.outcome.size = sizeof outcome};
     subhost_interp *interp = unit_interp(host);
     subhost_task *task = unit_submit(interp, "pass", NULL);
-    assert_int_equal(
-        subhost_task_wait(task, unit_patience(20), &outcome.outcome, NULL), 0);
+    assert_int_equal(subhost_task_wait(task, unit_patience(20), &outcome.outcome, NULL),
+                     0);
     assert_int_equal(outcome.outcome.size, sizeof(subhost_outcome));
     subhost_task_release(task);
     subhost_interp_release(interp);
@@ -574,8 +574,8 @@ static void exiting_leaves_cpython(void **state)
     subhost_interp *interp = unit_interp(host);
     unit_run(interp, "pass", SUBHOST_RETURNED);
     subhost_interp_release(interp);
-    assert_int_equal(
-        subhost_close(host, SUBHOST_CLOSE_EXITING, unit_patience(5), NULL), 0);
+    assert_int_equal(subhost_close(host, SUBHOST_CLOSE_EXITING, unit_patience(5), NULL),
+                     0);
     assert_true(Py_IsInitialized());
     subhost_error *err = NULL;
     assert_int_equal(subhost_open(NULL, &again, &err), SUBHOST_ESTATE);

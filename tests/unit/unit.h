@@ -7,6 +7,7 @@
 
 #include "interp.h" /* first: it includes Python.h */
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -175,6 +176,27 @@ static inline void unit_run(subhost_interp *interp, const char *code,
     subhost_task_release(task);
 }
 
+/* Standard error goes nowhere: for a test that provokes tracebacks where it cannot set a
+ * hook. What sanitizers and valgrind have to say is never withheld. */
+static inline int unit_mute(void)
+{
+    int null = unit_memory_counts() ? open("/dev/null", O_WRONLY | O_CLOEXEC) : -1;
+    if (null < 0)
+        return -1;
+    int saved = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    dup2(null, STDERR_FILENO);
+    close(null);
+    return saved;
+}
+
+static inline void unit_unmute(int saved)
+{
+    if (saved < 0)
+        return;
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+}
+
 /* on_end events: how many, and whether they came as promised. */
 struct unit_events {
     int count; /* written on the main thread alone, as the callback is */
@@ -222,7 +244,10 @@ static inline bool unit_reaches(subhost_host *host, atomic_int *flag, int value)
 }
 
 /* A message that counts itself. */
-static inline void unit_count_message(void *data) { atomic_fetch_add((atomic_int *)data, 1); }
+static inline void unit_count_message(void *data)
+{
+    atomic_fetch_add((atomic_int *)data, 1);
+}
 
 /* Sends a message that counts itself, and waits until it has run: the program is at work. */
 static inline void unit_ping(subhost_host *host, subhost_interp *interp)
@@ -245,15 +270,13 @@ static inline void unit_until_running(subhost_host *host, subhost_task *task)
     unit_ping(host, task->interp);
 }
 
-/* The directory of the extension modules that tests load, beside this program's. */
-static inline void unit_native_directory(char *buffer, size_t size)
+/* The directory of what tests/CMakeLists.txt builds; this program is in its unit/. */
+static inline void unit_build_directory(char *buffer, size_t size)
 {
-    char self[4096] = "";
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[n > 0 ? n : 0] = '\0';
-    for (int i = 0; i < 2 && strrchr(self, '/'); i++)
-        *strrchr(self, '/') = '\0';
-    snprintf(buffer, size, "%s/native", self);
+    ssize_t n = readlink("/proc/self/exe", buffer, size - 1);
+    buffer[n > 0 ? n : 0] = '\0';
+    for (int i = 0; i < 2 && strrchr(buffer, '/'); i++)
+        *strrchr(buffer, '/') = '\0';
 }
 
 #endif

@@ -17,6 +17,22 @@ static int fail(const char *what, subhost_error *err)
     return 1;
 }
 
+/* Runs the code to its end: an interpreter needs some 10 ms to start, and the 100 ms below
+ * are meant for the task alone. */
+static int warm_up(subhost_interp *interp, const char *text, subhost_error **err)
+{
+    subhost_program program = SUBHOST_PROGRAM_INIT;
+    program.kind = SUBHOST_PROGRAM_CODE;
+    program.source = text;
+    subhost_task *task;
+    int status = subhost_submit(interp, &program, NULL, &task, err);
+    if (status)
+        return status;
+    status = subhost_task_wait(task, SUBHOST_MSEC(10000), NULL, err);
+    subhost_task_release(task);
+    return status;
+}
+
 int main(void)
 {
     subhost_error *err = NULL;
@@ -24,7 +40,8 @@ int main(void)
     subhost_interp *interp;
     subhost_task *task;
     if (subhost_open(NULL, &host, &err) ||
-        subhost_interp_create(host, NULL, &interp, &err))
+        subhost_interp_create(host, NULL, &interp, &err) ||
+        warm_up(interp, "import threading", &err))
         return fail("no interpreter", err);
 
     subhost_program program = SUBHOST_PROGRAM_INIT;
