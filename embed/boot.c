@@ -153,27 +153,28 @@ int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_er
 int subhost__boot_site(void)
 {
     PyObject *flags = PySys_GetObject("flags"); /* borrowed */
-    if (!flags)
-        return PyErr_Format(PyExc_RuntimeError, "sys.flags is gone"), -1;
+    if (!flags) {
+        PyErr_SetString(PyExc_RuntimeError, "sys.flags is gone");
+        return -1;
+    }
     PyTypeObject *type = Py_TYPE(flags);
     PyObject *copy = PyStructSequence_New(type);
     PyObject *names = PyObject_GetAttrString((PyObject *)type, "__match_args__");
-    if (!copy || !names) {
-        Py_XDECREF(copy);
-        Py_XDECREF(names);
-        return -1;
-    }
-    Py_ssize_t length = PyTuple_GET_SIZE(flags);
-    for (Py_ssize_t i = 0; i < length; i++) {
+    /* With those that have a name and no place in the sequence, as `gil` (3.13). */
+    PyObject *count = PyObject_GetAttrString((PyObject *)type, "n_fields");
+    Py_ssize_t length = count ? PyLong_AsSsize_t(count) : -1;
+    for (Py_ssize_t i = 0; copy && names && i < length; i++) {
         bool no_site = i < PyTuple_GET_SIZE(names) &&
                        PyUnicode_EqualToUTF8(PyTuple_GET_ITEM(names, i), "no_site");
         PyStructSequence_SetItem(copy, i,
-                                 no_site ? PyLong_FromLong(0)
-                                         : Py_NewRef(PyTuple_GET_ITEM(flags, i)));
+                                 no_site
+                                     ? PyLong_FromLong(0)
+                                     : Py_XNewRef(PyStructSequence_GetItem(flags, i)));
     }
-    Py_DECREF(names);
-    int result = PySys_SetObject("flags", copy);
-    Py_DECREF(copy);
+    int result = copy && names && length > 0 ? PySys_SetObject("flags", copy) : -1;
+    Py_XDECREF(count);
+    Py_XDECREF(names);
+    Py_XDECREF(copy);
     if (result < 0)
         return -1;
     PyObject *site = PyImport_ImportModule("site");

@@ -538,11 +538,25 @@ static void widen_cancel(subhost_interp *interp)
     PyErr_Clear();
 }
 
+/* A signal that came before the program's end and that no thread has looked at yet: as under
+ * python, the program does not get away with it. -1: its exception is set. */
+static int came_too_late(subhost_interp *interp)
+{
+    struct cancel *cancel = &interp->cancel;
+    if (!atomic_load(&cancel->requested) || atomic_load(&cancel->begun) ||
+        (cancel->reason != SUBHOST_BY_SIGINT && cancel->reason != SUBHOST_BY_SIGTERM))
+        return 0;
+    subhost__cancel_service(interp);
+    return subhost__raise_now(interp, subhost__thread_self());
+}
+
 void subhost__program_run(subhost_interp *interp, subhost_task *task,
                           subhost_outcome *outcome, char **detail)
 {
     int status = 0;
     PyObject *result = run(interp, task, &status);
+    if (result && came_too_late(interp))
+        Py_CLEAR(result);
     PyObject *exception = result ? NULL : PyErr_GetRaisedException();
     Py_XDECREF(result);
     pthread_mutex_lock(&interp->lock);

@@ -27,15 +27,16 @@
 
 /* Swallows whatever is raised (what hits a handler is caught by the next one out), and never
  * gives up its CPU of its own will. */
-static const char STUBBORN[] = "import os, sys\n"
-                               "def spin(depth):\n"
-                               "    while True:\n"
-                               "        try:\n"
-                               "            while not depth: pass\n"
-                               "            spin(depth - 1)\n"
-                               "        except BaseException: pass\n"
-                               "os.write(int(sys.argv[1]), b'R')\n"
-                               "spin(20)\n";
+static const char STUBBORN[] =
+    "import os, sys\n"
+    "def spin(depth):\n"
+    "    while True:\n"
+    "        try:\n"
+    "            if not depth: os.write(int(sys.argv[1]), b'R')\n"
+    "            while not depth: pass\n"
+    "            spin(depth - 1)\n"
+    "        except BaseException: pass\n"
+    "spin(20)\n";
 static const char NOTHING[] = "import os, sys\n"
                               "os.write(int(sys.argv[1]), b'R')\n";
 static const char HEALTHY[] = "import os, sys, time\n"
@@ -56,7 +57,7 @@ struct bench {
     subhost_host *host;
     int tell[2];
     int running, abandoned;
-    bool interrupted;
+    int64_t interrupted_at;
 };
 
 static int64_t now(void)
@@ -85,8 +86,9 @@ static void on_end(subhost_task *task, void *data)
 static void on_signal(subhost_host *host, const subhost_signal_event *event, void *data)
 {
     (void)host;
+    struct bench *bench = data;
     if (event->signo == SIGINT)
-        ((struct bench *)data)->interrupted = true;
+        bench->interrupted_at = now();
 }
 
 static subhost_interp *create(struct bench *bench, enum subhost_gil gil)
@@ -207,10 +209,16 @@ static int hold(struct bench *bench, subhost_interp *sibling)
     fflush(stdout);
     while (bench->running > 0)
         subhost_dispatch(bench->host, SUBHOST_FOREVER, NULL);
+    int64_t ended_at = now();
     subhost_outcome outcome = {.size = sizeof outcome};
     subhost_task_wait(task, 0, &outcome, NULL);
     subhost_close(bench->host, SUBHOST_CLOSE_EXITING, 0, NULL);
-    return bench->interrupted ? outcome.status : 1;
+    int64_t closed_at = now();
+    printf("sibling ended after %.1f ms, closed after %.1f ms\n",
+           (double)(ended_at - bench->interrupted_at) / 1e6,
+           (double)(closed_at - bench->interrupted_at) / 1e6);
+    fflush(stdout);
+    return bench->interrupted_at ? outcome.status : 1;
 }
 
 static enum subhost_gil gil_of(const char *word)
