@@ -278,7 +278,7 @@ static void drive(subhost_interp *interp)
         if (asprintf(&why, "the interpreter could not be created: %s",
                      interp->failure ? interp->failure : "out of memory") < 0)
             why = NULL;
-        subhost__task_end_queue(interp, SUBHOST_FAILED, why ? why : "out of memory");
+        subhost__task_end_queue(interp, SUBHOST_FAILED, -1, why ? why : "out of memory");
         free(why);
         return;
     }
@@ -316,7 +316,7 @@ void *subhost__driver_main(void *arg)
         drive(interp);
     } else {
         set_state(interp, INTERP_FAILED);
-        subhost__task_end_queue(interp, SUBHOST_FAILED, "out of memory");
+        subhost__task_end_queue(interp, SUBHOST_FAILED, -1, "out of memory");
     }
     pthread_mutex_lock(&interp->lock);
     interp->driver_gone = true;

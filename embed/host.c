@@ -138,7 +138,8 @@ static void end_all(subhost_host *host, int64_t grace)
         interp->releasing = true; /* nothing more is queued */
         pthread_cond_broadcast(&interp->work);
         pthread_mutex_unlock(&interp->lock);
-        subhost__task_end_queue(interp, SUBHOST_CANCELLED, "the host closes");
+        subhost__task_end_queue(interp, SUBHOST_CANCELLED, SUBHOST_BY_CLOSE,
+                                "the host closes");
         pthread_mutex_lock(&interp->lock);
         subhost_task *task = interp->current;
         if (task) {

@@ -236,7 +236,8 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
          */
         if (interp->gil == SUBHOST_GIL_OWN)
             subhost__thread_idle_priority(interp);
-        subhost__task_end_queue(interp, SUBHOST_FAILED, "its interpreter was abandoned");
+        subhost__task_end_queue(interp, SUBHOST_FAILED, -1,
+                                "its interpreter was abandoned");
     }
     if (now && task) {
         subhost_outcome outcome = {

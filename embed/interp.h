@@ -267,8 +267,9 @@ void subhost__task_ref(subhost_task *task);
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail);
 /* Ends what waits in the interpreter's queue. Any thread. */
+/* `reason`: of the cancel (enum subhost_reason), or -1. */
 void subhost__task_end_queue(subhost_interp *interp, enum subhost_outcome_kind kind,
-                             const char *why);
+                             int reason, const char *why);
 /* Runs the on_end callbacks that are due; returns how many. Main thread. */
 int subhost__task_run_callbacks(subhost_host *host);
 

@@ -183,6 +183,7 @@ int subhost__signals_update(subhost_host *host, int signo)
  * main loop is asked, and for a moment waited for. */
 static _Atomic uint64_t wanted_mask;
 static atomic_uint mask_asked, mask_done;
+static uint64_t applied_mask; /* what we have blocked, and may unblock; main thread */
 
 void subhost__signals_update_mask(subhost_host *host)
 {
@@ -214,11 +215,12 @@ static void apply_mask(subhost_host *host)
         sigset_t set;
         sigemptyset(&set);
         sigaddset(&set, signo);
-        /* Never what the user ends us with, nor what a debugger or the kernel needs. */
-        if (signo != SIGINT && signo != SIGTERM)
-            pthread_sigmask(mask & SIGNAL_BIT(signo) ? SIG_BLOCK : SIG_UNBLOCK, &set,
-                            NULL);
+        uint64_t bit = SIGNAL_BIT(signo);
+        /* Never what the user ends us with; and the embedder's own mask is not ours. */
+        if (signo != SIGINT && signo != SIGTERM && ((mask ^ applied_mask) & bit))
+            pthread_sigmask(mask & bit ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
     }
+    applied_mask = mask;
     pthread_mutex_lock(&host->lock);
     atomic_store(&mask_done, asked);
     pthread_cond_broadcast(&host->ended_cond);
@@ -263,20 +265,24 @@ static void route(subhost_host *host, int signo)
         }
         if (!cancels || (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)))
             continue;
+        enum subhost_reason reason =
+            signo == SIGINT ? SUBHOST_BY_SIGINT : SUBHOST_BY_SIGTERM;
         pthread_mutex_lock(&interp->lock);
-        subhost_task *task = interp->current ? interp->current : interp->queue;
+        subhost_task *task = interp->current;
+        bool waiting = interp->queue != NULL;
         if (task)
             subhost__task_ref(task);
         pthread_mutex_unlock(&interp->lock);
-        if (!task)
+        if (!task && !waiting)
             continue;
-        if (atomic_load(&interp->cancel.requested))
+        if (task && atomic_load(&interp->cancel.requested))
             event.waiting++;
         else
             event.cancelled++;
-        /* One that waits for its interpreter is taken out of the queue. */
-        subhost_task_cancel(
-            task, signo == SIGINT ? SUBHOST_BY_SIGINT : SUBHOST_BY_SIGTERM, NULL);
+        subhost__task_end_queue(interp, SUBHOST_CANCELLED, (int)reason,
+                                subhost__reason_name(reason));
+        if (task)
+            subhost__cancel_request(interp, task, reason, NULL);
         subhost_task_release(task);
     }
     if (host->options.take_signals && signo == SIGUSR1 && !event.handled)

@@ -111,7 +111,8 @@ typedef struct subhost_options {
     /* Non-zero: SIGINT and SIGTERM are taken and cancel what runs (programs that have
      * handlers of their own get these called instead), SIGUSR1 dumps the Python stacks,
      * SIGPIPE and SIGXFSZ are ignored as python does. 0: the embedder's dispositions
-     * stay as they are; only what a program asks for by signal.signal() is taken. Python
+     * stay as they are, but for SIGURG, which interrupts blocking calls in either case;
+     * only what a program asks for by signal.signal() is taken. Python
      * expects SIGPIPE to be ignored: an embedder that leaves it at its default ends when a
      * program writes to a closed pipe. */
     int take_signals;

@@ -201,19 +201,20 @@ int subhost__task_run_callbacks(subhost_host *host)
 }
 
 void subhost__task_end_queue(subhost_interp *interp, enum subhost_outcome_kind kind,
-                             const char *why)
+                             int reason, const char *why)
 {
     pthread_mutex_lock(&interp->lock);
     subhost_task *task = interp->queue;
     interp->queue = NULL;
     interp->queue_tail = &interp->queue;
     pthread_mutex_unlock(&interp->lock);
-    bool cancelled = kind == SUBHOST_CANCELLED;
     while (task) {
         subhost_task *next = task->next;
-        subhost_outcome outcome = {.kind = kind,
-                                   .cancel_reason = cancelled ? SUBHOST_BY_CLOSE : -1,
-                                   .status = cancelled ? 137 : 125};
+        subhost_outcome outcome = {
+            .kind = kind,
+            .cancel_reason = reason,
+            .status =
+                reason < 0 ? 125 : subhost__cancel_status((enum subhost_reason)reason)};
         subhost__task_finish(task, &outcome, why);
         subhost_task_release(task);
         task = next;

@@ -427,6 +427,5 @@ def explain(exception):
     name = text.split(mark)[0].removeprefix("module ").strip()
     return (
         f"subhost: the extension module {name!r} refuses an interpreter with a GIL of its"
-        " own. Run the program with `--gil shared` or `--isolation process`;"
-        f" `subhost audit modules {name}` examines the module."
+        " own. Run the program with `--gil shared`."
     )

@@ -23,7 +23,7 @@ struct options {
     char **argv;
     int workers;
     enum subhost_gil gil;
-    int64_t timeout, grace; /* ns; 0: none given */
+    int64_t timeout, grace; /* ns; timeout 0: none */
     const char *trail;      /* NULL: none */
     bool stats;
     bool help;

@@ -68,8 +68,6 @@ static void on_end(subhost_task *task, void *data)
                 subhost_task_name(task));
     }
     int status = outcome.status;
-    if (outcome.kind == SUBHOST_ABANDONED && outcome.cancel_reason == SUBHOST_BY_DEADLINE)
-        status = STATUS_KILLED;
     if (status && run->failed++ == 0)
         run->status = status;
 }
@@ -175,7 +173,7 @@ static int start_worker(struct run *run, int worker, subhost_error **err)
     subhost_task_options task_options = SUBHOST_TASK_OPTIONS_INIT;
     task_options.name = name;
     task_options.timeout = o->timeout;
-    task_options.grace = o->grace;
+    task_options.grace = o->grace > 0 ? o->grace : 1; /* 0 is the library's default */
     task_options.on_end = on_end;
     task_options.on_end_data = run;
     code = subhost_submit(interp, &program, &task_options, &run->tasks[worker], err);
@@ -221,9 +219,9 @@ int run_command(const struct options *options)
     for (int worker = 0; worker < options->workers; worker++)
         subhost_task_release(run.tasks[worker]);
     free(run.tasks);
-    int64_t grace = options->grace ? options->grace : SUBHOST_MSEC(2000);
     err = NULL;
-    if (subhost_close(run.host, SUBHOST_CLOSE_EXITING, run.abandoned ? 0 : grace, &err)) {
+    if (subhost_close(run.host, SUBHOST_CLOSE_EXITING, run.abandoned ? 0 : options->grace,
+                      &err)) {
         subhost_error_free(err);
         /* Threads that cannot be stopped run on: exit() would take the ground from under
          * them. What the C library still holds is written all the same. */

@@ -79,15 +79,36 @@ static void run(subhost_interp *interp, int fresh)
 }
 
 static subhost_interp *reused;
+static uint64_t created = 1;
 
 static void in_reused(void) { run(reused, 0); }
-static void in_fresh(void) { run(reused, 1); }
+
+static void in_fresh(void)
+{
+    created++;
+    run(reused, 1);
+}
 
 static void in_released(void)
 {
     subhost_interp *interp = create();
+    created++;
     run(interp, 0);
     subhost_interp_release(interp);
+}
+
+/* Interpreters end, and are replaced, after their task has: until only one is there. */
+static void settle(void)
+{
+    subhost_stats stats = {.size = sizeof stats};
+    int64_t deadline = subhost__deadline(TIMEOUT);
+    do {
+        subhost_dispatch(host, SUBHOST_MSEC(5), NULL);
+        subhost_get_stats(host, &stats);
+    } while ((stats.interpreters_created < created ||
+              stats.interpreters_ended + 1 < created) &&
+             subhost__now() < deadline);
+    subhost_dispatch(host, SUBHOST_MSEC(5), NULL); /* what has ended is freed here */
 }
 
 /* True when it is within the limit, or when there is none. */
@@ -95,12 +116,15 @@ static bool measure(const char *name, void (*task)(void), int count, bool limite
 {
     double before = 0;
     for (int i = 0; i < count; i++) {
-        if (i == WARM_UP)
+        if (i == WARM_UP) {
+            settle();
             before = resident_kib();
+        }
         task();
     }
     if (count <= WARM_UP)
         return true;
+    settle();
     double growth = (resident_kib() - before) / (count - WARM_UP);
     bool ok = !limited || growth < LIMIT_KIB;
     printf("%-10s %5d tasks  %8.2f KiB a task  %s\n", name, count, growth,
