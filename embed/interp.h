@@ -213,6 +213,7 @@ struct subhost_host {
     /* The loop (loop.c). */
     int epoll_fd, wake_fd, timer_fd, signal_fd;
     atomic_bool wake_pending;
+    atomic_uint barrier_asked, barrier_done;
     bool dispatching;
     int64_t timer_at;
 };
@@ -231,6 +232,9 @@ bool subhost__cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t dea
 /* loop.c: makes subhost_dispatch() look at everything again. Any thread, GIL or not, also
  * from a signal handler. */
 void subhost__loop_wake(subhost_host *host);
+/* Waits until the main loop has been round once more, at most `timeout`: everything that
+ * came before, signals too, has been looked at then. Any thread but the main one, no GIL. */
+void subhost__loop_barrier(subhost_host *host, int64_t timeout);
 int subhost__loop_open(subhost_host *host, subhost_error **err);
 void subhost__loop_close(subhost_host *host);
 

@@ -70,6 +70,29 @@ void subhost__loop_wake(subhost_host *host)
     errno = saved_errno;
 }
 
+void subhost__loop_barrier(subhost_host *host, int64_t timeout)
+{
+    unsigned ticket = atomic_fetch_add(&host->barrier_asked, 1) + 1;
+    int64_t deadline = subhost__now() + timeout;
+    subhost__loop_wake(host);
+    pthread_mutex_lock(&host->lock);
+    while ((int)(atomic_load(&host->barrier_done) - ticket) < 0) {
+        if (!subhost__cond_wait(&host->ended_cond, &host->lock, deadline))
+            break; /* an embedder that does not dispatch */
+    }
+    pthread_mutex_unlock(&host->lock);
+}
+
+static void pass_barrier(subhost_host *host, unsigned asked)
+{
+    if (asked == atomic_load(&host->barrier_done))
+        return;
+    pthread_mutex_lock(&host->lock);
+    atomic_store(&host->barrier_done, asked);
+    pthread_cond_broadcast(&host->ended_cond);
+    pthread_mutex_unlock(&host->lock);
+}
+
 int subhost_fd(const subhost_host *host) { return host->epoll_fd; }
 
 static void drain_fd(int fd)
@@ -140,6 +163,7 @@ static int64_t tick(subhost_host *host)
 
 static int handle(subhost_host *host)
 {
+    unsigned asked = atomic_load(&host->barrier_asked);
     drain_fd(host->wake_fd);
     /* After the read, before the look: a wake that comes now is seen next time. */
     atomic_exchange(&host->wake_pending, false);
@@ -151,6 +175,7 @@ static int handle(subhost_host *host)
     reap(host);
     subhost__trail_write(host->trail);
     set_timer(host, next);
+    pass_barrier(host, asked);
     return events;
 }
 

@@ -182,7 +182,6 @@ int subhost__signals_update(subhost_host *host, int signo)
  * that sigwait() waits for. pthread_sigmask() works on the calling thread alone, so the
  * main loop is asked, and for a moment waited for. */
 static _Atomic uint64_t wanted_mask;
-static atomic_uint mask_asked, mask_done;
 static uint64_t applied_mask; /* what we have blocked, and may unblock; main thread */
 
 void subhost__signals_update_mask(subhost_host *host)
@@ -194,23 +193,14 @@ void subhost__signals_update_mask(subhost_host *host)
     pthread_mutex_unlock(&host->lock);
     if (atomic_exchange(&wanted_mask, mask) == mask)
         return;
-    unsigned ticket = atomic_fetch_add(&mask_asked, 1) + 1;
-    subhost__loop_wake(host);
-    int64_t deadline = subhost__now() + SUBHOST_MSEC(200);
-    pthread_mutex_lock(&host->lock);
-    while ((int)(atomic_load(&mask_done) - ticket) < 0) {
-        if (!subhost__cond_wait(&host->ended_cond, &host->lock, deadline))
-            break; /* an embedder that does not dispatch: the mask follows later */
-    }
-    pthread_mutex_unlock(&host->lock);
+    subhost__loop_barrier(host, SUBHOST_MSEC(200));
 }
 
-static void apply_mask(subhost_host *host)
+static void apply_mask(void)
 {
-    unsigned asked = atomic_load(&mask_asked);
-    if (asked == atomic_load(&mask_done))
-        return;
     uint64_t mask = atomic_load(&wanted_mask);
+    if (mask == applied_mask)
+        return;
     for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
         sigset_t set;
         sigemptyset(&set);
@@ -221,10 +211,6 @@ static void apply_mask(subhost_host *host)
             pthread_sigmask(mask & bit ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
     }
     applied_mask = mask;
-    pthread_mutex_lock(&host->lock);
-    atomic_store(&mask_done, asked);
-    pthread_cond_broadcast(&host->ended_cond);
-    pthread_mutex_unlock(&host->lock);
 }
 
 /* ---- routing, on the main thread ------------------------------------------------ */
@@ -298,7 +284,7 @@ static void route(subhost_host *host, int signo)
 int subhost__signals_dispatch(subhost_host *host)
 {
     int events = 0;
-    apply_mask(host);
+    apply_mask();
     uint64_t count;
     if (read(host->signal_fd, &count, sizeof count) < 0)
         return 0;

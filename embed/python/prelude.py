@@ -427,5 +427,7 @@ def explain(exception):
     name = text.split(mark)[0].removeprefix("module ").strip()
     return (
         f"subhost: the extension module {name!r} refuses an interpreter with a GIL of its"
-        " own. Run the program with `--gil shared`."
+        " own. Run the program with `--gil shared`. (`--isolation process` and"
+        f" `subhost audit modules {name}` are the other ways out; this version has neither"
+        " yet.)"
     )
