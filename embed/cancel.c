@@ -109,6 +109,8 @@ void subhost__cancel_reset(subhost_interp *interp)
     atomic_store(&cancel->insist, false);
     cancel->begin_started = false;
     cancel->next_probe_at = 0;
+    cancel->next_round_at = 0;
+    cancel->round_interval = 0;
     cancel->insisted = 0;
     pthread_mutex_unlock(&interp->lock);
 }
@@ -190,6 +192,9 @@ static void raise_round(subhost_interp *interp)
         idents ? select_threads(interp, idents, not_reached, insist) : NULL;
     PyObject *busy =
         selected ? subhost__prelude_call(interp, "without_idle", "(O)", selected) : NULL;
+    if (busy && PyList_Check(busy) && PyList_GET_SIZE(busy) > 0)
+        NOTE(interp, "cancel-rung-2", "raising in %zd threads, %s", PyList_GET_SIZE(busy),
+             atomic_load(&interp->cancel.scope) == CANCEL_ALL ? "all" : "main first");
     raise_in_all(interp, busy);
     Py_XDECREF(busy);
     Py_XDECREF(selected);
@@ -248,8 +253,6 @@ void subhost__cancel_service(subhost_interp *interp)
     unsigned wanted = atomic_load(&cancel->raise_round);
     if (wanted != atomic_load(&cancel->raise_done)) {
         atomic_store(&cancel->raise_done, wanted);
-        NOTE(interp, "cancel-rung-2", "raising, round %u, %s", wanted,
-             atomic_load(&cancel->scope) == CANCEL_ALL ? "all threads" : "main thread");
         raise_round(interp);
         subhost__loop_wake(interp->host); /* threads that are blocked need a kick now */
     }
@@ -269,6 +272,8 @@ void subhost__cancel_service(subhost_interp *interp)
 static bool quiet(subhost_interp *interp)
 {
     struct cancel *cancel = &interp->cancel;
+    if (atomic_load(&interp->state) == INTERP_QUARANTINED)
+        return atomic_load(&interp->parked);
     if (atomic_load(&interp->signals_pending) ||
         !subhost__channel_is_empty(&interp->channel))
         return false;
@@ -301,8 +306,11 @@ static int64_t poke(subhost_interp *interp, int64_t now)
         subhost__channel_call_attendant(interp);
     interp->poke_interval =
         interp->poke_interval ? interp->poke_interval * 2 : SUBHOST_MSEC(1) / 2;
-    if (interp->poke_interval > POKE_MAX)
-        interp->poke_interval = POKE_MAX;
+    /* One that was given up on is tried again, but not at the cost of the others. */
+    int64_t longest =
+        atomic_load(&interp->state) == INTERP_QUARANTINED ? 20 * POKE_MAX : POKE_MAX;
+    if (interp->poke_interval > longest)
+        interp->poke_interval = longest;
     interp->next_poke_at = now + interp->poke_interval;
     return interp->next_poke_at;
 }
@@ -342,6 +350,21 @@ static int64_t climb(subhost_interp *interp, int64_t now)
         } else if (cancel->requested_at + patience < next) {
             next = cancel->requested_at + patience;
         }
+    }
+    /* Threads that were passed by at first (just being started, idle in a pool) get their
+     * turn soon. */
+    if (atomic_load(&cancel->begun) && cancel->round_interval <= SUBHOST_MSEC(64)) {
+        if (!cancel->next_round_at) {
+            cancel->round_interval = SUBHOST_MSEC(2);
+            cancel->next_round_at = now + cancel->round_interval;
+        }
+        if (now >= cancel->next_round_at) {
+            order(interp, &cancel->raise_round);
+            cancel->round_interval *= 2;
+            cancel->next_round_at = now + cancel->round_interval;
+        }
+        if (cancel->next_round_at < next)
+            next = cancel->next_round_at;
     }
     /* Rung 3. A program that caught its KeyboardInterrupt has the right to tidy up, so a
      * signal's second one comes late. In a thread that is still handling the first one
@@ -387,6 +410,8 @@ int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now)
             at = climb(interp, now);
     }
     pthread_mutex_unlock(&interp->lock);
+    if (state == INTERP_QUARANTINED && !atomic_load(&interp->parked))
+        return poke(interp, now);
     if (!task && state != INTERP_IDLE)
         return SUBHOST_FOREVER;
 

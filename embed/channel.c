@@ -127,6 +127,12 @@ static int bell_rang(void *arg)
     subhost_interp *interp = arg;
     if (interp->py != PyInterpreterState_Get())
         return 0; /* rung for a predecessor on the same driver */
+    if (atomic_load(&interp->state) == INTERP_QUARANTINED) {
+        /* Not parked in here: the interpreter's other threads would not be rung again. */
+        atomic_store(&interp->channel.bell_pending, false);
+        subhost__raise_park_all(interp);
+        return 0;
+    }
     /* Without memory for a record the messages are drained all the same. */
     struct thread *self = subhost__thread_adopt(interp, THREAD_PROGRAM);
     if (subhost__channel_drain(interp) < 0)
@@ -195,7 +201,9 @@ static void attend(subhost_interp *interp, struct thread *self)
     if (!tstate)
         return;
     PyEval_RestoreThread(tstate);
-    if (subhost__channel_drain(interp) < 0) {
+    if (atomic_load(&interp->state) == INTERP_QUARANTINED) {
+        subhost__raise_park_all(interp);
+    } else if (subhost__channel_drain(interp) < 0) {
         /* What a message or a handler raised belongs to the program's main thread. */
         PyObject *exception = PyErr_GetRaisedException();
         subhost__raise_in(interp, interp->driver_thread, exception);

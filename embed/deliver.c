@@ -67,6 +67,10 @@ static PyObject *deliver_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     struct thread *self = subhost__thread_self();
     if (!state || !state->interp || !self || self->interp != state->interp)
         return PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
+    if (atomic_load(&state->interp->state) == INTERP_QUARANTINED && !self->is_attendant) {
+        PyEval_SaveThread(); /* others may be waiting for a shared GIL */
+        subhost__thread_park();
+    }
     return take_due(state->interp, self);
 }
 
@@ -127,6 +131,19 @@ int subhost__raise_now(subhost_interp *interp, struct thread *self)
     if (exception)
         PyErr_SetRaisedException(exception);
     return -1;
+}
+
+void subhost__raise_park_all(subhost_interp *interp)
+{
+    if (!interp->module || !interp->py)
+        return;
+    atomic_store(&interp->parked, true);
+    PyThreadState *tstate = PyInterpreterState_ThreadHead(interp->py);
+    for (; tstate; tstate = PyThreadState_Next(tstate)) {
+        struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
+        if (thread && !thread->is_attendant)
+            PyThreadState_SetAsyncExc(tstate->thread_id, interp->module->deliver);
+    }
 }
 
 void subhost__raise_seal(struct thread *self)

@@ -206,6 +206,8 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     subhost__trail_note(host->trail, "host-close", 0, 0, "%u interpreters left behind",
                         left);
     subhost__trail_write(host->trail);
+    for (subhost_interp *interp = host->interps; left && interp; interp = interp->next)
+        subhost__thread_normal_priority(interp); /* to leave, a thread needs its turn */
     if (left) {
         /* Their threads still use the host's memory; it stays with them. */
         return subhost__fail(

@@ -236,6 +236,11 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
          */
         if (interp->gil == SUBHOST_GIL_OWN)
             subhost__thread_idle_priority(interp);
+        /* Threads that still come through the eval loop, or are kicked out of a call, park. */
+        interp->next_poke_at = 0;
+        subhost__channel_ring(interp);
+        subhost__thread_kick_all(interp);
+        subhost__loop_wake(interp->host);
         subhost__task_end_queue(interp, SUBHOST_FAILED, -1,
                                 "its interpreter was abandoned");
     }

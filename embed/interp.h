@@ -83,6 +83,7 @@ struct cancel {
     bool begin_started;                 /* with the GIL held */
     /* Of the main loop alone. */
     int64_t next_probe_at, probe_interval;
+    int64_t next_round_at, round_interval;
     int insisted;
 };
 
@@ -149,6 +150,7 @@ struct subhost_interp {
     _Atomic uint64_t signals_blocked; /* the driver's mask, mirrored on the main thread */
     atomic_int wakeup_fd;
     _Atomic uint64_t signals_default; /* the program asked for SIG_DFL in so many words */
+    atomic_bool parked;               /* quarantined, and its threads were told to park */
     atomic_ullong handlers_run;       /* handlers of the program called so far */
 
     /* Of the main loop alone: pokes until everything has been noticed. */
@@ -291,6 +293,10 @@ bool subhost__thread_any_raise_pending(subhost_interp *interp);
 /* The record of a thread of `interp` by its ident; NULL: none. GIL held. */
 struct thread *subhost__thread_find(subhost_interp *interp, unsigned long ident);
 void subhost__thread_idle_priority(subhost_interp *interp);
+void subhost__thread_normal_priority(subhost_interp *interp);
+/* Ends the calling thread's activity for good: its interpreter was abandoned. No GIL held;
+ * does not return. */
+_Noreturn void subhost__thread_park(void);
 int subhost__thread_init(subhost_error **err);
 void subhost__thread_at_fork_child(void);
 
@@ -328,6 +334,8 @@ int subhost__raise_now(subhost_interp *interp, struct thread *self);
  * would swallow what the program is to get. They nest. */
 void subhost__raise_seal(struct thread *self);
 void subhost__raise_unseal(subhost_interp *interp, struct thread *self);
+/* Has every thread of a quarantined interpreter park as soon as it comes by. */
+void subhost__raise_park_all(subhost_interp *interp);
 /* Takes back what is pending for the calling thread. */
 void subhost__raise_forget(subhost_interp *interp, struct thread *self);
 /* The calling thread's blocking call will fail with ECANCELED: what is pending shall come

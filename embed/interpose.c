@@ -65,6 +65,8 @@ static struct thread *interruptible_thread(void)
 /* Before the real call and after each EINTR: true when the call should end now. */
 static bool call_must_end(struct thread *self, enum call_kind kind)
 {
+    if (atomic_load(&self->interp->state) == INTERP_QUARANTINED)
+        subhost__thread_park();
     if (!atomic_exchange(&self->attention, false) && !atomic_load(&self->raise_pending))
         return false;
     /* Python code that runs now makes calls of its own. */
@@ -451,6 +453,8 @@ EXPORT int sigwait(const sigset_t *restrict set, int *restrict signo)
  * given once for each kick: its parking lot repeats a wait until it is woken. */
 static int lock_wait_again(struct thread *self)
 {
+    if (atomic_load(&self->interp->state) == INTERP_QUARANTINED)
+        subhost__thread_park();
     if (!atomic_exchange(&self->attention, false))
         return 1;
     atomic_store(&self->in_call, false);

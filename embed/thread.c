@@ -167,13 +167,34 @@ struct thread *subhost__thread_find(subhost_interp *interp, unsigned long ident)
     return found;
 }
 
-void subhost__thread_idle_priority(subhost_interp *interp)
+static void set_policy(subhost_interp *interp, int policy)
 {
     const struct sched_param param = {.sched_priority = 0};
     pthread_mutex_lock(&interp->threads_lock);
     for (struct thread *thread = interp->threads; thread; thread = thread->next)
-        sched_setscheduler(thread->tid, SCHED_IDLE, &param);
+        sched_setscheduler(thread->tid, policy, &param);
     pthread_mutex_unlock(&interp->threads_lock);
+}
+
+void subhost__thread_idle_priority(subhost_interp *interp)
+{
+    set_policy(interp, SCHED_IDLE);
+}
+
+void subhost__thread_normal_priority(subhost_interp *interp)
+{
+    set_policy(interp, SCHED_OTHER); /* without privileges it may be refused: then not */
+}
+
+_Noreturn void subhost__thread_park(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    /* The one wait without an end: the process's exit is its end (as CPython 3.14 does it
+     * with threads that attach while it finalizes). */
+    for (;;)
+        syscall(SYS_ppoll, NULL, 0, NULL, NULL, 0);
 }
 
 /* ---- what a blocked thread does when it is kicked ------------------------------- */

@@ -295,14 +295,36 @@ def release_waiter():
 
 
 def without_idle(idents):
-    """The idents without those of idle pool workers: they wait for work, end when their pool
-    is shut down, and would only log what is raised in them."""
+    """The idents without those of threads that have nothing to be interrupted in:
+
+    - a pool's idle workers: they wait for work, end when their pool is shut down, and would
+      only log what is raised in them;
+    - asyncio's helper that shuts such a pool down: its event loop would wait for ever;
+    - threads that are just being started: who starts them would wait for ever."""
     pool = sys.modules.get("concurrent.futures.thread")
+    base_events = sys.modules.get("asyncio.base_events")
+    threading = sys.modules.get("threading")
     worker = getattr(getattr(pool, "_worker", None), "__code__", None)
-    if worker is None:
-        return idents
+    loop = getattr(base_events, "BaseEventLoop", None)
+    shutdown = getattr(getattr(loop, "_do_shutdown", None), "__code__", None)
+    thread = getattr(threading, "Thread", None)
+    bootstrap = getattr(getattr(thread, "_bootstrap", None), "__code__", None)
     frames = _host.current_frames()
-    return [i for i in idents if i not in frames or frames[i].f_code is not worker]
+
+    def is_busy(ident):
+        frame = frames.get(ident)
+        if frame is None or frame.f_code is worker:
+            return False
+        while frame is not None:
+            if frame.f_code is shutdown:
+                return False
+            if frame.f_code is bootstrap:
+                starting = frame.f_locals["self"]
+                return starting._started.is_set()
+            frame = frame.f_back
+        return True
+
+    return [ident for ident in idents if is_busy(ident)]
 
 
 def swallowers(idents, insist):

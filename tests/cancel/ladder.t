@@ -4,6 +4,7 @@
 import pathlib
 import signal
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from tap import PATIENCE, PYTHON, equal, hosted, main, ok, run, skip, subhost, test
@@ -14,7 +15,7 @@ import subhost
 began = time.monotonic()
 def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
-TIMEOUT, GRACE = 0.3 * PATIENCE, 1.2 * PATIENCE
+TIMEOUT, GRACE = 1.0 * PATIENCE, 1.2 * PATIENCE  # the import of asyncio is in the first
 
 
 def deadline(code, timeout=TIMEOUT, grace=GRACE, *options):
@@ -288,7 +289,7 @@ time.sleep(60)
     ok("Exception in thread" not in result.err and result.err.count("Cancelled") <= 1,
        "a cancelled thread prints nothing", result=result)
     result = deadline("""
-def swallow(): 
+def swallow():
     try: time.sleep(60)
     except BaseException: pass
     say("on")
@@ -325,8 +326,10 @@ try: time.sleep(60)
 finally: say("main ends")
 """) as it:
         it.wait_for("ready")
+        time.sleep(0.2)  # until it is in the try statement
         it.signal(signal.SIGUSR2)
         it.wait_for("handler")
+        time.sleep(0.2)
         it.signal(signal.SIGTERM)
         result = it.finish()
         equal((lines(result), result.status),

@@ -66,7 +66,7 @@ def the_runner(tmp):
     file = script(tmp, STUBBORN)
     result = subhost("run", "-n", "25", "--timeout", "1s", "--grace", "300ms", file)
     ok(result.status == 137 and result.err.count("was abandoned") == 25
-       and result.seconds < 1.3 + 2 * PATIENCE,
+       and result.seconds < 1.3 + 15 * PATIENCE,  # 25 starts beside busy loops
        "run -n 25 --timeout: 137, every worker reported", result=result)
     with spawn([os.environ.get("SUBHOST", "subhost"), "run", "-n", "25", "--grace", "30s",
                 file]) as it:
