@@ -136,6 +136,8 @@ static void put_native(int fd, subhost_interp *interp)
     pthread_mutex_lock(&interp->threads_lock);
     for (struct thread *thread = interp->threads; thread; thread = thread->next) {
         char stat[512], wchan[64], syscall_line[128];
+        if (thread->is_attendant)
+            continue;
         read_proc(thread->tid, "stat", stat, sizeof stat);
         read_proc(thread->tid, "wchan", wchan, sizeof wchan);
         read_proc(thread->tid, "syscall", syscall_line, sizeof syscall_line);
@@ -165,51 +167,80 @@ static struct dump *ask(subhost_interp *interp)
     return dump;
 }
 
-static void wait_for(struct dump *dump, int64_t deadline)
+/* Pokes until all have answered or the time is over, so that blocked threads answer too. */
+static void wait_for(struct dump **dumps, size_t count, int64_t deadline)
 {
-    /* The main loop pokes while it waits, so that blocked threads answer as well. */
-    int64_t interval = SUBHOST_MSEC(1);
-    while (!atomic_load(&dump->done) && subhost__now() < deadline) {
-        usleep(200);
-        interval -= SUBHOST_MSEC(1) / 5;
-        if (interval <= 0) {
-            subhost__channel_ring(dump->interp);
-            subhost__thread_kick_all(dump->interp);
-            subhost__channel_call_attendant(dump->interp);
-            interval = SUBHOST_MSEC(5);
+    for (int round = 0;; round++) {
+        bool waiting = false;
+        for (size_t i = 0; i < count; i++) {
+            if (!dumps[i] || atomic_load(&dumps[i]->done))
+                continue;
+            waiting = true;
+            if (round % 25 != 5)
+                continue;
+            subhost__channel_ring(dumps[i]->interp);
+            subhost__thread_kick_all(dumps[i]->interp);
+            subhost__channel_call_attendant(dumps[i]->interp);
         }
+        if (!waiting || subhost__now() >= deadline)
+            return;
+        usleep(200);
     }
+}
+
+/* The interpreter's headline; false when there is nothing to be said of it. */
+static bool put_headline(int fd, subhost_interp *interp)
+{
+    char task[64] = "";
+    pthread_mutex_lock(&interp->lock);
+    enum interp_state state = interp->state;
+    if (interp->current)
+        snprintf(task, sizeof task, ", task %s", interp->current->name);
+    pthread_mutex_unlock(&interp->lock);
+    if (state == INTERP_ENDED || state == INTERP_FAILED)
+        return false;
+    put_format(fd, "Interpreter %u (%s, %s%s):\n", interp->serial, interp->name,
+               subhost__interp_state_name(state), task);
+    return true;
+}
+
+static bool is_reachable(subhost_interp *interp)
+{
+    enum interp_state state = atomic_load(&interp->state);
+    return state == INTERP_RUNNING || state == INTERP_FINISHING || state == INTERP_IDLE;
 }
 
 void subhost__stacks_request(subhost_host *host, int fd)
 {
     int64_t deadline = subhost__now() + ANSWER_TIMEOUT;
     pthread_mutex_lock(&host->lock);
-    subhost_interp *interp = host->interps;
+    subhost_interp *first = host->interps;
     pthread_mutex_unlock(&host->lock);
-    for (; interp; interp = interp->next) {
-        pthread_mutex_lock(&interp->lock);
-        enum interp_state state = interp->state;
-        char task[64] = "";
-        if (interp->current)
-            snprintf(task, sizeof task, ", task %s", interp->current->name);
-        pthread_mutex_unlock(&interp->lock);
-        if (state == INTERP_ENDED || state == INTERP_FAILED)
-            continue;
-        put_format(fd, "Interpreter %u (%s, %s%s):\n", interp->serial, interp->name,
-                   subhost__interp_state_name(state), task);
-        bool reachable = state == INTERP_RUNNING || state == INTERP_FINISHING ||
-                         state == INTERP_IDLE || state == INTERP_QUARANTINED;
-        struct dump *dump = reachable ? ask(interp) : NULL;
-        if (dump)
-            wait_for(dump, deadline);
-        if (dump && atomic_load(&dump->done) && dump->text)
-            put(fd, dump->text, dump->size);
-        else
-            put_native(fd, interp);
-        if (dump)
-            unref(dump);
+    /* The list shrinks on this thread only, and what grows at its head is not asked. */
+    size_t count = 0;
+    for (subhost_interp *interp = first; interp; interp = interp->next)
+        count++;
+    struct dump **dumps = calloc(count ? count : 1, sizeof *dumps);
+    if (!dumps)
+        return;
+    /* All are asked first: one that does not answer must not use up the others' time. */
+    size_t i = 0;
+    for (subhost_interp *interp = first; interp; interp = interp->next, i++)
+        dumps[i] = is_reachable(interp) ? ask(interp) : NULL;
+    wait_for(dumps, count, deadline);
+    i = 0;
+    for (subhost_interp *interp = first; interp; interp = interp->next, i++) {
+        bool answered = dumps[i] && atomic_load(&dumps[i]->done) && dumps[i]->text;
+        if (put_headline(fd, interp)) {
+            if (answered)
+                put(fd, dumps[i]->text, dumps[i]->size);
+            else
+                put_native(fd, interp);
+        }
+        if (dumps[i])
+            unref(dumps[i]);
     }
+    free(dumps);
 }
 
 int subhost_dump_stacks(subhost_host *host, int fd, subhost_error **err)
