@@ -144,7 +144,7 @@ static bool end_daemon_threads(subhost_interp *interp)
         }
         PyThreadState *self = PyEval_SaveThread();
         subhost__thread_kick_all(interp);
-        usleep(1000);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         PyEval_RestoreThread(self);
     }
     return true;

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -64,9 +65,9 @@ void subhost__loop_wake(subhost_host *host)
         return;
     int saved_errno = errno;
     uint64_t one = 1;
-    /* Cannot block: an eventfd takes 2^64-2 of these. */
-    ssize_t written = write(host->wake_fd, &one, sizeof one);
-    (void)written;
+    /* Cannot block: an eventfd takes 2^64-2 of these. Not write(), which on a hosted thread
+     * is an interruptible call: Python would run in here, or the thread would park. */
+    syscall(SYS_write, host->wake_fd, &one, sizeof one);
     errno = saved_errno;
 }
 

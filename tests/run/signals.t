@@ -178,6 +178,15 @@ def sent_by_the_program_itself(tmp):
          name="os.kill(SIGINT)", clean=lambda text: text and text.splitlines()[-1])
     same("-c", "import _thread, time\ntry:\n    _thread.interrupt_main(); time.sleep(5)\n"
          "except KeyboardInterrupt: print('caught')", name="_thread.interrupt_main", status=0)
+    for send in ("os.kill(os.getpid(), 10)", "_thread.interrupt_main(10)",
+                 "signal.pthread_kill(threading.main_thread().ident, 10)"):
+        # The main thread has run the handler by the time that it knows that the other ended.
+        same("-c", START + "import _thread\nseen = []\n"
+             "signal.signal(10, lambda *a: seen.append(1))\n"
+             f"def send(): {send}\nfor i in range(1, 51):\n"
+             "    t = threading.Thread(target=send); t.start(); t.join()\n"
+             "    if len(seen) != i: print('late', i, len(seen)); break\nprint('after')", status=0,
+             name=f"{send.split('(')[0]} on another thread, then join")
     same("-c", "import ctypes; ctypes.string_at(0)", name="SIGSEGV", status=139)
 
 
