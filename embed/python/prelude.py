@@ -333,16 +333,19 @@ def swallowers(idents, insist):
     current = _host.current_exceptions()
     found = []
     for ident in idents:
-        exception = current.get(ident)
-        seen = set()
-        while exception is not None and id(exception) not in seen:
-            if isinstance(exception, _host.Cancelled):
-                break
-            seen.add(id(exception))
-            exception = exception.__context__
-        if exception is None or insist:
+        if insist or not _follows_cancelled(current.get(ident)):
             found.append(ident)
     return found
+
+
+def _follows_cancelled(exception):
+    seen = set()
+    while exception is not None and id(exception) not in seen:
+        if isinstance(exception, _host.Cancelled):
+            return True
+        seen.add(id(exception))
+        exception = exception.__context__
+    return False
 
 
 def is_cancel(exception):
@@ -356,6 +359,13 @@ def is_cancel(exception):
         return exception.errno == errno.ECANCELED
     if isinstance(exception, BaseExceptionGroup):
         return all(is_cancel(e) for e in exception.exceptions)
+    if isinstance(exception, RuntimeError) and str(exception) in (
+        "release unlocked lock",
+        "cannot release un-acquired lock",
+    ):
+        # Raised between Condition.wait()'s release and its try: the `with` around it then
+        # releases a lock that is not held. KeyboardInterrupt has the same race in python.
+        return _follows_cancelled(exception)
     for module, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(exception, kind):

@@ -225,7 +225,8 @@ int run_command(const struct options *options)
         subhost_error_free(err);
         /* Threads that cannot be stopped run on: exit() would take the ground from under
          * them. What the C library still holds is written all the same. */
-        fflush(NULL);
+        fflush(stdout);
+        fflush(stderr); /* not all: a thread in fgets() keeps stdin's lock */
         _exit(status);
     }
     return status;
