@@ -137,6 +137,9 @@ static int bell_rang(void *arg)
     struct thread *self = subhost__thread_adopt(interp, THREAD_PROGRAM);
     if (subhost__channel_drain(interp) < 0)
         return -1;
+    /* A signal is for the driver: rung again, so that it hears of it when it gets the GIL. */
+    if (self && !self->is_driver && atomic_load(&interp->signals_pending))
+        subhost__channel_ring(interp);
     return subhost__raise_now(interp, self);
 }
 

@@ -2,6 +2,7 @@
  *
  * timeout: 180
  * Tasks: outcomes, the one terminal event, queues, cancels and their races. */
+#define _GNU_SOURCE
 #include "unit.h"
 
 static subhost_host *host;
@@ -147,12 +148,25 @@ static void a_cancelled_program_may_exit(void **state)
     (void)state;
     struct unit_events events = {0, 0};
     subhost_task_options options = unit_options(&events);
-    subhost_task *task = unit_submit(interp,
-                                     "import subhost, sys, time\n"
-                                     "try: time.sleep(3600)\n"
-                                     "except subhost.Cancelled: sys.exit(9)\n",
-                                     &options);
-    unit_until_running(host, task);
+    int inside[2];
+    char code[300], byte;
+    assert_int_equal(pipe2(inside, O_CLOEXEC | O_NONBLOCK), 0);
+    /* It says when it is inside of its try: before that the cancel would end it. */
+    snprintf(code, sizeof code,
+             "import os, subhost, sys, time\n"
+             "try:\n"
+             "    os.write(%d, b'x')\n"
+             "    time.sleep(3600)\n"
+             "except subhost.Cancelled: sys.exit(9)\n",
+             inside[1]);
+    subhost_task *task = unit_submit(interp, code, &options);
+    int64_t deadline = subhost__deadline(unit_patience(20));
+    ssize_t got;
+    while ((got = read(inside[0], &byte, 1)) != 1 && subhost__now() < deadline)
+        assert_true(subhost_dispatch(host, SUBHOST_MSEC(1), NULL) >= 0);
+    assert_int_equal(got, 1);
+    close(inside[0]);
+    close(inside[1]);
     subhost_task_cancel(task, SUBHOST_BY_REQUEST, NULL);
     subhost_outcome outcome = unit_wait(task);
     unit_expect(&outcome, SUBHOST_EXITED);
