@@ -247,27 +247,14 @@ def _cancel_loop(frame, by_sigint):
         if hasattr(future, "cancel") and hasattr(loop, "call_soon_threadsafe"):
             loop.call_soon_threadsafe(future.cancel)
             return True
-    elif name == "run_forever":
-        # Not under run_until_complete(): stopping is the loop's own way.
-        back = frame.f_back
-        loop = frame.f_locals.get("self")
-        if (
-            (back is None or back.f_code.co_name != "run_until_complete")
-            and hasattr(loop, "call_soon_threadsafe")
-            and hasattr(loop, "stop")
-        ):
-            loop.call_soon_threadsafe(_stop_loop, loop)
-            return True
-    elif name == "unrolled_run" and frame.f_globals.get("__name__") == "trio._core._run":
+    elif name in ("run", "unrolled_run") and (
+        frame.f_globals.get("__name__") == "trio._core._run"
+    ):
         runner = frame.f_locals.get("runner")
         if runner is not None and runner.main_task is not None:
             runner.entry_queue.run_sync_soon(_cancel_trio, runner)
             return True
     return False
-
-
-def _stop_loop(loop):
-    raise _host.make_cancelled()
 
 
 def _cancel_trio(runner):
