@@ -2,9 +2,10 @@
  * Py_mod_multiple_interpreters CPython takes it for "shared GIL only". */
 #include <Python.h>
 
-static PyObject *answer(PyObject *module, PyObject *unused) {
-  (void)module, (void)unused;
-  return PyLong_FromLong(42);
+static PyObject *answer(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromLong(42);
 }
 
 static PyMethodDef methods[] = {
@@ -16,15 +17,11 @@ static PyMethodDef methods[] = {
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "multi_phase_no_slot",
-    .m_size = 0,
-    .m_methods = methods,
+    PyModuleDef_HEAD_INIT, .m_name = "multi_phase_no_slot",
+    .m_size = 0,           .m_methods = methods,
     .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit_multi_phase_no_slot(void);
 
-PyMODINIT_FUNC PyInit_multi_phase_no_slot(void) {
-  return PyModuleDef_Init(&definition);
-}
+PyMODINIT_FUNC PyInit_multi_phase_no_slot(void) { return PyModuleDef_Init(&definition); }

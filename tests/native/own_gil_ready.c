@@ -2,9 +2,10 @@
  * state that would make it a lie. */
 #include <Python.h>
 
-static PyObject *answer(PyObject *module, PyObject *unused) {
-  (void)module, (void)unused;
-  return PyLong_FromLong(42);
+static PyObject *answer(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromLong(42);
 }
 
 static PyMethodDef methods[] = {
@@ -18,15 +19,10 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "own_gil_ready",
-    .m_size = 0,
-    .m_methods = methods,
-    .m_slots = slots,
+    PyModuleDef_HEAD_INIT, .m_name = "own_gil_ready", .m_size = 0,
+    .m_methods = methods,  .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit_own_gil_ready(void);
 
-PyMODINIT_FUNC PyInit_own_gil_ready(void) {
-  return PyModuleDef_Init(&definition);
-}
+PyMODINIT_FUNC PyInit_own_gil_ready(void) { return PyModuleDef_Init(&definition); }

@@ -2,9 +2,10 @@
  * in every interpreter that checks, which includes all that have a GIL of their own. */
 #include <Python.h>
 
-static PyObject *answer(PyObject *module, PyObject *unused) {
-  (void)module, (void)unused;
-  return PyLong_FromLong(42);
+static PyObject *answer(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromLong(42);
 }
 
 static PyMethodDef methods[] = {
@@ -21,6 +22,4 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit_single_phase(void);
 
-PyMODINIT_FUNC PyInit_single_phase(void) {
-  return PyModule_Create(&definition);
-}
+PyMODINIT_FUNC PyInit_single_phase(void) { return PyModule_Create(&definition); }
