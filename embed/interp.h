@@ -298,7 +298,6 @@ void subhost__thread_normal_priority(subhost_interp *interp);
  * does not return. */
 _Noreturn void subhost__thread_park(void);
 int subhost__thread_init(subhost_error **err);
-void subhost__thread_at_fork_child(void);
 
 /* What a thread does about its interpreter's messages while it is inside a blocking call:
  * attaches, drains, detaches. True: an exception is to be raised in this thread, so the

@@ -234,10 +234,3 @@ bool subhost__thread_service(struct thread *self, enum call_kind kind)
     errno = saved_errno;
     return raise;
 }
-
-void subhost__thread_at_fork_child(void)
-{
-    /* Only the forking thread is left; the records of the others are memory that no one
-     * looks at again. */
-    self_record = NULL;
-}

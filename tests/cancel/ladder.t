@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # timeout: 120
 """The cancel ladder, rung by rung, as a program sees it: through `subhost run --timeout`."""
+import os
 import pathlib
 import signal
 import sys
@@ -248,8 +249,9 @@ finally: loop.close()
 
 @test
 def trio_in_its_own_way(tmp):
-    if True:
-        # Its loop is told and does not wake: the grace period passes, then Cancelled ends it.
+    # Its loop is told and does not wake: the grace period passes, then Cancelled ends it. Who
+    # mends that runs the test by SUBHOST_TEST_TRIO=1, where trio is installed.
+    if not os.environ.get("SUBHOST_TEST_TRIO"):
         skip("trio", "trio's main task does not end in trio's own way yet")
         return
     result = deadline("""
