@@ -96,11 +96,11 @@ static void pass_barrier(subhost_host *host, unsigned asked)
 
 int subhost_fd(const subhost_host *host) { return host->epoll_fd; }
 
-static void drain_fd(int fd)
+/* False (EAGAIN): it was not this one. */
+static bool drain_fd(int fd)
 {
     uint64_t count;
-    ssize_t got = read(fd, &count, sizeof count);
-    (void)got; /* EAGAIN: it was not this one */
+    return read(fd, &count, sizeof count) == sizeof count;
 }
 
 static void set_timer(subhost_host *host, int64_t at)
@@ -162,10 +162,13 @@ static int64_t tick(subhost_host *host)
     return next;
 }
 
-static int handle(subhost_host *host)
+/* `*woken` turns true when another thread had something to say: a caller that looks at
+ * more than events (subhost_task_wait()) has to look again before the loop sleeps. */
+static int handle(subhost_host *host, bool *woken)
 {
     unsigned asked = atomic_load(&host->barrier_asked);
-    drain_fd(host->wake_fd);
+    if (drain_fd(host->wake_fd))
+        *woken = true;
     /* After the read, before the look: a wake that comes now is seen next time. */
     atomic_exchange(&host->wake_pending, false);
     drain_fd(host->timer_fd);
@@ -190,7 +193,7 @@ int subhost_dispatch(subhost_host *host, int64_t timeout, subhost_error **err)
                              "drive it");
     int64_t deadline = subhost__deadline(timeout);
     for (bool woken = false;; woken = true) {
-        int events = handle(host);
+        int events = handle(host, &woken);
         int64_t now = subhost__now();
         if (events || woken || now >= deadline)
             return events;

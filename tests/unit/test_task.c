@@ -253,6 +253,26 @@ static void other_threads_wait_too(void **state)
     subhost_task_release(task);
 }
 
+/* The wake-up of a task that ends before the first look of subhost_dispatch() must not be
+ * spent on that look: subhost_task_wait() slept on to its timeout. */
+static void a_wake_before_the_wait_counts(void **state)
+{
+    (void)state;
+    subhost_task *task = unit_submit(interp, "pass", NULL);
+    unit_wait(task);
+    subhost_task_release(task);
+    /* Nobody dispatches until the second one has ended. */
+    task = unit_submit(interp, "pass", NULL);
+    struct waiter waiter = {.task = task, .timeout = unit_patience(20)};
+    assert_int_equal(pthread_create(&waiter.thread, NULL, wait_elsewhere, &waiter), 0);
+    assert_int_equal(pthread_join(waiter.thread, NULL), 0);
+    assert_int_equal(waiter.code, 0);
+    int64_t began = subhost__now();
+    assert_int_equal(subhost_dispatch(host, unit_patience(60), NULL), 0);
+    assert_true(subhost__now() - began < unit_patience(20));
+    subhost_task_release(task);
+}
+
 /* ---- the queue ------------------------------------------------------------------ */
 
 static void a_queued_task_is_cancelled(void **state)
@@ -708,6 +728,7 @@ int main(void)
         TEST(a_cancelled_program_may_exit),
         MUTED(a_wait_has_its_timeout),
         TEST(other_threads_wait_too),
+        TEST(a_wake_before_the_wait_counts),
         TEST(a_queued_task_is_cancelled),
         TEST(a_cancel_after_the_end_is_nothing),
         TEST(a_task_is_released_early),
