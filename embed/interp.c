@@ -103,6 +103,7 @@ static subhost_interp *make_interp(subhost_host *host,
         return NULL;
     interp->host = host;
     interp->gil = options->gil;
+    interp->isolation = options->isolation;
     interp->worker = options->worker;
     interp->queue_tail = &interp->queue;
     atomic_init(&interp->refs, 1);

@@ -116,6 +116,7 @@ struct subhost_interp {
     unsigned serial; /* 1, 2, 3 ... in this host */
     int worker;
     enum subhost_gil gil;
+    enum subhost_isolation isolation;
     char name[16]; /* what pthread_setname_np() takes */
 
     pthread_mutex_t lock;

@@ -199,11 +199,20 @@ enum subhost_gil {
     SUBHOST_GIL_SHARED = 1, /* the main interpreter's; every extension module loads */
 };
 
+/* Where an interpreter lives. */
+enum subhost_isolation {
+    SUBHOST_ISOLATION_INTERPRETER = 0, /* a subinterpreter of this process */
+    SUBHOST_ISOLATION_PROCESS =
+        1, /* the main interpreter of a forked child: every extension
+                                    * module loads, and it can always be killed */
+};
+
 typedef struct subhost_interp_options {
     size_t size;
     const char *name; /* of the driver thread, 15 bytes show; NULL: "py/N" */
     enum subhost_gil gil;
     int worker; /* subhost.current().worker */
+    enum subhost_isolation isolation;
 } subhost_interp_options;
 
 #define SUBHOST_INTERP_OPTIONS_INIT                                                      \
