@@ -20,7 +20,7 @@ MIXES = ("processes", "interpreters", "mixed", "levels")
 GRACE = 0.5
 
 
-def grow(tmp, *words, options=(), times=1, timeout=40, **more):
+def grow(tmp, *words, options=(), times=1, timeout=15, **more):
     """(Result, what was left, one dict a round) of `subhost run OPTIONS tree.py WORDS`."""
     report = tmp / "report"
     report.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def only_leaf_errors(line):
 def tree_of_15(tmp):
     times = rounds(6)
     for mix in MIXES:
-        run = grow(tmp, "--mix", mix, times=times, timeout=30 + 2 * times)
+        run = grow(tmp, "--mix", mix, times=times, timeout=15 + 2 * times)
         median = judge(f"the tree of 15, {mix}, leaves that raise", run, times,
                        errors=only_leaf_errors)
         # The promise is for 3.14 on a quiet machine; here it must not be a timeout's doing.
@@ -85,7 +85,7 @@ def every_error_is_gathered(tmp):
     times = rounds(3)
     for mix in MIXES:
         judge(f"{mix}: 8 leaves that raise when they are cancelled: 8 errors",
-              grow(tmp, "--mix", mix, "--leaf", "late", times=times, timeout=30 + 3 * times), times,
+              grow(tmp, "--mix", mix, "--leaf", "late", times=times, timeout=15 + 3 * times), times,
               errors=lambda line: line["errors"] == {"LeafError": 8},
               late=lambda line: line["teardown"] < GRACE * PATIENCE)
 
@@ -95,10 +95,10 @@ def leaves_that_block(tmp):
     times = rounds(2)
     for mix in MIXES:
         judge(f"{mix}: leaves in Event.wait(1)",
-              grow(tmp, "--mix", mix, "--leaf", "wait", times=times, timeout=30 + 3 * times), times,
+              grow(tmp, "--mix", mix, "--leaf", "wait", times=times, timeout=15 + 3 * times), times,
               errors=only_leaf_errors, late=lambda line: line["teardown"] < GRACE * PATIENCE)
         judge(f"{mix}: leaves that spin",
-              grow(tmp, "--mix", mix, "--leaf", "spin", times=times, timeout=30 + 4 * times), times,
+              grow(tmp, "--mix", mix, "--leaf", "spin", times=times, timeout=15 + 4 * times), times,
               errors=only_leaf_errors, late=lambda line: line["teardown"] < 2 * GRACE * PATIENCE)
 
 
@@ -109,7 +109,7 @@ def leaves_that_ignore_cancelled(tmp):
     for mix in MIXES:
         times = rounds(2) if mix == "processes" else 1  # what was abandoned stays
         judge(f"{mix}: leaves that ignore Cancelled",
-              grow(tmp, "--mix", mix, "--leaf", "ignore", times=times, timeout=30 + 4 * times),
+              grow(tmp, "--mix", mix, "--leaf", "ignore", times=times, timeout=15 + 4 * times),
               times, status=(0,) if mix == "processes" else (0, 137),
               errors=lambda line: line["errors"].get("LeafError") == 1,
               late=lambda line: GRACE * 0.9 <= line["teardown"] < GRACE + 1.0 * PATIENCE)
@@ -161,10 +161,10 @@ def nobody_reads(tmp):
 def deep_and_broad(tmp):
     for mix in ("processes", "levels"):
         judge(f"{mix}: depth 4, breadth 3, leaves that raise",
-              grow(tmp, "--mix", mix, "--depth", "4", "--breadth", "3", timeout=60), 1,
+              grow(tmp, "--mix", mix, "--depth", "4", "--breadth", "3", timeout=30), 1,
               errors=only_leaf_errors)
     judge("processes: depth 4, breadth 3, leaves that wait",
-          grow(tmp, "--depth", "4", "--breadth", "3", "--leaf", "wait", timeout=60), 1,
+          grow(tmp, "--depth", "4", "--breadth", "3", "--leaf", "wait", timeout=30), 1,
           errors=only_leaf_errors, late=lambda line: line["teardown"] < 2 * PATIENCE)
 
 
@@ -184,7 +184,7 @@ def all_levels_at_once(tmp):
                 grow(tmp, "--depth", "0", "--leaf", "wait", "--cancel", times=times), times,
                 outcome=lambda line: line["outcome"] == "cancelled")
     run = grow(tmp, "--depth", "3", "--breadth", "4", "--leaf", "wait", "--cancel", times=times,
-               timeout=60 + 5 * times)
+               timeout=30 + 5 * times)
     judge("85 processes, depth 3, breadth 4, cancelled", run, times,
           outcome=lambda line: line["outcome"] == "cancelled")
     single = grow(tmp, "--depth", "0", "--leaf", "wait", "--cancel", times=times)[2]

@@ -85,7 +85,7 @@ def leaf(path, o):
 def node(path, o):
     if len(path) == o["depth"]:
         return leaf(path, o)
-    if o["say"]:
+    if o["say"] and path:  # python too would wait for ever to flush what the root says
         print("one line of", path)
     with subhost.open_nursery() as nursery:
         for number in range(o["breadth"]):
