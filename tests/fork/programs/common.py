@@ -30,7 +30,8 @@ def leaves(error):
 
 def run_alone(function, *args, **kw):
     """Start it as the only task of a nursery; ("value", it) or ("error", type, text), and the
-    outcome. What its nursery raises besides is the same error."""
+    outcome. start() itself may say that it cannot. What the nursery raises besides is the same
+    error."""
     task = found = None
     try:
         with subhost.open_nursery() as nursery:
@@ -41,7 +42,11 @@ def run_alone(function, *args, **kw):
                 found = ("error", type(error).__name__, str(error))
     except BaseExceptionGroup:
         pass
-    return found, task and kind(task)
+    except Exception as error:
+        if task:
+            raise
+        found = ("error", type(error).__name__, str(error))
+    return found, kind(task) if task else "not started"
 
 
 def session_others():

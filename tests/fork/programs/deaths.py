@@ -229,10 +229,7 @@ def carried():
             ("not importable", lambda: 1), ("unpicklable argument", take, lambda: 1),
             ("big argument", len, bytes(50_000_000)), ("big result", bytes, 50_000_000)):
         began = time.monotonic()
-        try:
-            found, outcome = run_alone(function, *args, isolation="process")
-        except Exception as error:  # start() itself may say so
-            found, outcome = ("error", type(error).__name__, str(error)), "not started"
+        found, outcome = run_alone(function, *args, isolation="process")
         if found and found[0] == "value" and isinstance(found[1], bytes):
             found = ("value", len(found[1]))
         report(name=name, found=found, outcome=outcome, seconds=time.monotonic() - began)
