@@ -93,17 +93,17 @@ static void print_stats(subhost_host *host)
     fprintf(
         stderr,
         "subhost: interpreters %llu created, %llu abandoned; tasks %llu started, %llu "
-        "ended; forks 0\n"
+        "ended; forks %llu\n"
         "subhost: cancels %llu, latency last %.3f ms, max %.3f ms; signals %llu; "
         "messages %llu; doorbell %s\n"
         "subhost: peak RSS %.1f MiB, CPU %.3f s user, %.3f s system\n",
         (unsigned long long)stats.interpreters_created,
         (unsigned long long)stats.interpreters_abandoned,
         (unsigned long long)stats.tasks_started, (unsigned long long)stats.tasks_ended,
-        (unsigned long long)stats.cancels, (double)stats.cancel_latency_last / 1e6,
-        (double)stats.cancel_latency_max / 1e6, (unsigned long long)stats.signals,
-        (unsigned long long)stats.messages, subhost_doorbell_name(host),
-        (double)usage.ru_maxrss / 1024,
+        (unsigned long long)stats.forks, (unsigned long long)stats.cancels,
+        (double)stats.cancel_latency_last / 1e6, (double)stats.cancel_latency_max / 1e6,
+        (unsigned long long)stats.signals, (unsigned long long)stats.messages,
+        subhost_doorbell_name(host), (double)usage.ru_maxrss / 1024,
         (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6,
         (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6);
 }
@@ -125,6 +125,8 @@ static subhost_options options_from_environment(void)
         options.doorbell = SUBHOST_DOORBELL_ATTACH;
     const char *calls = getenv("SUBHOST_INTERRUPTIBLE_CALLS");
     options.no_interruptible_calls = calls && strcmp(calls, "off") == 0;
+    const char *siblings = getenv("SUBHOST_SIBLING_DETACH");
+    options.no_sibling_detach = siblings && strcmp(siblings, "off") == 0;
     return options;
 }
 
@@ -161,6 +163,7 @@ static int start_worker(struct run *run, int worker, subhost_error **err)
     interp_options.name = name;
     interp_options.gil = o->gil;
     interp_options.worker = worker;
+    interp_options.isolation = o->isolation;
     subhost_interp *interp;
     int code = subhost_interp_create(run->host, &interp_options, &interp, err);
     if (code)
