@@ -294,6 +294,18 @@ bool subhost__child_ask_fork(subhost_host *host, uint64_t id, const char *name,
     return sent;
 }
 
+void subhost__child_pass_output(subhost_host *host, const char *name, int stream,
+                                const char *text, size_t size)
+{
+    struct pack pack = {0};
+    subhost__pack_string(&pack, name);
+    subhost__pack_bytes(&pack, text, size);
+    if (!pack.failed)
+        subhost__link_send(&host->up->supervisor, FRAME_OUTPUT, (uint64_t)stream,
+                           pack.data, pack.size, NULL, 0);
+    free(pack.data);
+}
+
 void subhost__child_pass_trail(subhost_host *host, const char *text, size_t size)
 {
     subhost__link_send(&host->up->supervisor, FRAME_TRAIL, 0, text, size, NULL, 0);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "capture.h"
 #include "interp.h"
 #include "module.h"
 
@@ -80,6 +81,18 @@ static bool new_interpreter(subhost_interp *interp)
     return true;
 }
 
+/* sys.stdout and sys.stderr go into the capture's pipes. */
+static int capture_output(subhost_interp *interp)
+{
+    if (!interp->capture)
+        return 0;
+    PyObject *result = subhost__prelude_call(interp, "capture", "(ii)",
+                                             subhost__capture_fd(interp->capture, 0),
+                                             subhost__capture_fd(interp->capture, 1));
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
 static void fail_with_exception(subhost_interp *interp)
 {
     PyObject *exception = PyErr_GetRaisedException();
@@ -126,7 +139,8 @@ static bool create(subhost_interp *interp)
     pthread_mutex_unlock(&host->creation);
     if (!ok)
         return false;
-    ok = subhost__module_boot(interp) == 0 && subhost__boot_site() == 0;
+    ok = subhost__module_boot(interp) == 0 && subhost__boot_site() == 0 &&
+         capture_output(interp) == 0;
     if (!ok)
         fail_with_exception(interp);
     pthread_mutex_lock(&host->lock);
@@ -266,6 +280,7 @@ static bool run_task(subhost_interp *interp, subhost_task *task)
         subhost__cancel_reset(interp);
     }
     PyEval_SaveThread();
+    subhost__task_note_name(interp, task);
     subhost__task_finish(task, &outcome, detail);
     atomic_store(&interp->running_task, 0);
     free(detail);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "capture.h"
 #include "child.h"
 #include "interp.h"
 #include "process.h"
@@ -274,6 +275,8 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
         }
         left += gone(interp) && quarantined(interp);
     }
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next)
+        subhost__capture_finish(interp->capture);
     subhost__task_run_callbacks(host);
     subhost__signals_close(host);
     subhost__trail_note(host->trail, "host-close", 0, 0, "%u interpreters left behind",

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "capture.h"
 #include "interp.h"
 #include "process.h"
 
@@ -61,6 +62,8 @@ void subhost__interp_unref(subhost_interp *interp)
     pthread_cond_destroy(&interp->work);
     pthread_mutex_destroy(&interp->lock);
     subhost__process_free(interp->process);
+    subhost__capture_free(interp->capture);
+    free(interp->last_task);
     free(interp->cancel.text);
     free(interp->failure);
     free(interp);
@@ -203,6 +206,11 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
     if (!interp)
         return subhost__fail(err, SUBHOST_ENOMEM, "subhost_interp_create: out of memory");
 
+    if (host->options.on_output && !(interp->capture = subhost__capture_new(interp))) {
+        int error = errno;
+        subhost__interp_unref(interp);
+        return subhost__fail_errno(err, error, "a pipe for the captured output");
+    }
     pthread_mutex_lock(&host->lock);
     if (host->closing) {
         pthread_mutex_unlock(&host->lock);

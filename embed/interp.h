@@ -136,6 +136,8 @@ struct subhost_interp {
     struct cancel cancel;
 
     _Atomic pid_t pid;       /* of the process that it lives in; 0: not forked yet */
+    struct capture *capture; /* of its output, or NULL; the main thread's */
+    char *last_task;         /* the name of the task that ended last, under lock; owned */
     struct process *process; /* the forked child that it lives in; NULL: it lives here */
     bool is_main;            /* it is this forked child's main interpreter */
 
@@ -306,6 +308,8 @@ struct unpack;
 int subhost__task_submit_packed(subhost_interp *interp, struct unpack *unpack,
                                 const subhost_task_options *options, unsigned id,
                                 bool *last, subhost_task **task);
+/* Keeps the task's name as that of the last one. */
+void subhost__task_note_name(subhost_interp *interp, const subhost_task *task);
 /* The one terminal event. False when the task had it already. Any thread. */
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail);

@@ -9,6 +9,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "capture.h"
 #include "fd.h"
 #include "interp.h"
 #include "process.h"
@@ -28,11 +29,13 @@ static int watch(subhost_host *host, int fd, subhost_error **err)
 int subhost__loop_watch(subhost_host *host, struct source *source, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = source};
-    if (epoll_ctl(host->epoll_fd, source->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
-                  source->fd, &event) != 0)
-        return errno;
-    source->watched = events;
-    return 0;
+    uint32_t before = source->watched;
+    source->watched = events; /* before the main loop can hear of it */
+    if (epoll_ctl(host->epoll_fd, before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, source->fd,
+                  &event) == 0)
+        return 0;
+    source->watched = before;
+    return errno;
 }
 
 void subhost__loop_unwatch(subhost_host *host, struct source *source)
@@ -167,6 +170,7 @@ static void reap(subhost_host *host)
 {
     subhost_interp *interp;
     while ((interp = unlink_ended(host))) {
+        subhost__capture_finish(interp->capture);
         subhost__interp_join(interp); /* it is at its last few instructions */
         subhost__interp_unref(interp);
     }

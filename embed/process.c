@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "capture.h"
 #include "child.h"
 #include "fd.h"
 
@@ -134,8 +135,12 @@ static void ask(struct process *process)
 {
     subhost_interp *interp = process->interp;
     subhost_host *host = interp->host;
-    static const int stdio[3] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+    int stdio[3] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
     enter(process, PROCESS_ASKED);
+    if (interp->capture) {
+        stdio[1] = subhost__capture_fd(interp->capture, 0);
+        stdio[2] = subhost__capture_fd(interp->capture, 1);
+    }
     if (host->up) {
         if (!subhost__child_ask_fork(host, process->id, interp->name, stdio))
             subhost__process_not_forked(process, "the root of the tree is gone");
@@ -147,6 +152,9 @@ static void ask(struct process *process)
         request->process = process;
         request->id = process->id;
         snprintf(request->name, sizeof request->name, "%s", interp->name);
+        request->own_stdio = interp->capture != NULL;
+        for (int i = 0; request->own_stdio && i < 3; i++)
+            request->stdio[i] = subhost__fd_dup(stdio[i]);
         error = subhost__forkserver_submit(host, request);
     }
     if (error) {
@@ -170,6 +178,8 @@ void subhost__process_forked(struct process *process, pid_t pid, int control, in
     subhost_host *host = interp->host;
     process->pidfd = (struct source){.fd = pidfd, .ready = pidfd_ready};
     atomic_store(&interp->pid, pid);
+    if (interp->capture)
+        subhost__capture_given(interp->capture);
     int error = subhost__link_open(&process->control, host, control);
     if (!error)
         error = subhost__loop_watch(host, &process->pidfd, EPOLLIN);
@@ -259,6 +269,7 @@ static void finish_task(struct process *process, const subhost_outcome *outcome,
     subhost__cancel_reset(interp);
     if (!task)
         return;
+    subhost__task_note_name(interp, task);
     subhost__task_finish(task, outcome, detail);
     atomic_store(&interp->running_task, 0);
     subhost_task_release(task);
@@ -294,6 +305,18 @@ static void on_ended(struct process *process, const struct frame *frame)
     free(detail);
 }
 
+static void on_output(struct process *process, const struct frame *frame)
+{
+    struct unpack unpack = {.data = frame->data, .size = frame->size};
+    char *name = subhost__unpack_string(&unpack);
+    size_t size;
+    const unsigned char *text = subhost__unpack_bytes(&unpack, &size);
+    if (name && text)
+        subhost__capture_line(process->interp->host, name, (int)frame->id,
+                              (const char *)text, size);
+    free(name);
+}
+
 static void hear(struct process *process)
 {
     subhost_host *host = process->interp->host;
@@ -304,6 +327,8 @@ static void hear(struct process *process)
         process->hello = true;
         if (frame.type == FRAME_ENDED)
             on_ended(process, &frame);
+        else if (frame.type == FRAME_OUTPUT)
+            on_output(process, &frame);
         else if (frame.type == FRAME_TRAIL)
             subhost__trail_pass(host->trail, (const char *)frame.data, frame.size);
     }
@@ -372,6 +397,7 @@ static void end(struct process *process, const char *why)
     subhost_interp *interp = process->interp;
     subhost_host *host = interp->host;
     hear(process); /* what it still had to say */
+    subhost__capture_finish(interp->capture);
     if (interp->current)
         conclude(process, why);
     subhost__task_end_queue(interp, SUBHOST_FAILED, -1, "its process has ended");

@@ -14,8 +14,9 @@
     X(FRAME_DUMP)   /* the stacks, to the child's stderr */                              \
     /* child to supervisor */                                                            \
     X(FRAME_HELLO)                                                                       \
-    X(FRAME_ENDED) /* outcome, detail, result */                                         \
-    X(FRAME_TRAIL) /* lines for the trail */                                             \
+    X(FRAME_ENDED)  /* outcome, detail, result */                                        \
+    X(FRAME_TRAIL)  /* lines for the trail */                                            \
+    X(FRAME_OUTPUT) /* stream; name, a line of captured output */                        \
     /* child to root */                                                                  \
     X(FRAME_FORK) /* id; name; which of 0, 1, 2 are open, and these */                   \
     /* root to child */                                                                  \

@@ -101,6 +101,15 @@ enum subhost_orphan {
     SUBHOST_ORPHAN_KILL = 2,   /* it ends at once */
 };
 
+/* A line of captured output, without its end. A longer one than 64 KiB comes in pieces. */
+typedef struct subhost_output {
+    size_t size;
+    const char *name; /* of the task that wrote it */
+    int stream;       /* 1: stdout, 2: stderr */
+    const char *text; /* bytes; not terminated, valid during the call */
+    size_t length;
+} subhost_output;
+
 /* What the host did with a signal that it took on the main thread. */
 typedef struct subhost_signal_event {
     size_t size;
@@ -137,6 +146,11 @@ typedef struct subhost_options {
      * child has them already. NULL, or names up to a NULL; they outlive the host. */
     const char *const *preload;
     enum subhost_orphan orphan;
+    /* Non-NULL: what programs write to sys.stdout and sys.stderr, and forked children to
+     * descriptors 1 and 2, goes through pipes that subhost_dispatch() drains, and comes here
+     * line by line, on the main thread. */
+    void (*on_output)(subhost_host *host, const subhost_output *output, void *data);
+    void *on_output_data;
     /* Non-zero: no fork while subinterpreters live (docs/private-symbols.md). */
     int no_sibling_detach;
 } subhost_options;

@@ -202,6 +202,15 @@ int subhost__task_submit_packed(subhost_interp *interp, struct unpack *unpack,
 
 /* ---- the terminal event --------------------------------------------------------- */
 
+void subhost__task_note_name(subhost_interp *interp, const subhost_task *task)
+{
+    char *name = interp->capture ? strdup(task->name) : NULL;
+    pthread_mutex_lock(&interp->lock);
+    free(interp->last_task);
+    interp->last_task = name;
+    pthread_mutex_unlock(&interp->lock);
+}
+
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail)
 {

@@ -211,6 +211,24 @@ def forkpty():
 posix.forkpty = forkpty
 
 
+def capture(stdout, stderr):
+    """sys.stdout and sys.stderr into these descriptors, line by line. They stay the host's:
+    what a program does to them must not close them."""
+    import io
+
+    for name, fd in (("stdout", stdout), ("stderr", stderr)):
+        old = getattr(sys, name)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(fd, "w", closefd=False)),
+            encoding=getattr(old, "encoding", None) or "utf-8",
+            errors=getattr(old, "errors", None) or "backslashreplace",
+            line_buffering=True,
+        )
+        stream.mode = "w"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
 def become_child():
     """In a forked child, on the driver: this thread is the program's main thread, and state
     that belongs to the parent's helper processes is forgotten. What has at-fork handlers of

@@ -24,6 +24,7 @@
     X(0, "timeout", "DUR", "a deadline: 500ms, 1.5s, 2m; a bare number is seconds")      \
     X(0, "grace", "DUR", "how long a cancelled program may take (default 2s)")           \
     X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
+    X(0, "capture", NULL, "output of workers and tasks line by line, with their names")  \
     X(0, "stats", NULL, "at the end: interpreters, tasks, cancels, peak RSS")            \
     X('h', "help", NULL, "this text")
 
@@ -205,8 +206,8 @@ static int take_value(struct options *options, const char *name, const char *val
         if (strcmp(value, "interpreter") != 0 && strcmp(value, "process") != 0)
             return options_usage_error(
                 "run", "--isolation: '%s' is neither interpreter nor process", value);
-        options->isolation = value[0] == 'p' ? SUBHOST_ISOLATION_PROCESS
-                                             : SUBHOST_ISOLATION_INTERPRETER;
+        options->isolation =
+            value[0] == 'p' ? SUBHOST_ISOLATION_PROCESS : SUBHOST_ISOLATION_INTERPRETER;
     } else if (strcmp(name, "timeout") == 0 || strcmp(name, "grace") == 0) {
         int64_t *to = name[0] == 't' ? &options->timeout : &options->grace;
         if (!options_duration(value, to))
@@ -217,6 +218,8 @@ static int take_value(struct options *options, const char *name, const char *val
         options->trail = value;
     } else if (strcmp(name, "stats") == 0) {
         options->stats = true;
+    } else if (strcmp(name, "capture") == 0) {
+        options->capture = true;
     } else {
         options->help = true;
     }

@@ -26,7 +26,7 @@ struct options {
     enum subhost_isolation isolation;
     int64_t timeout, grace; /* ns; timeout 0: none */
     const char *trail;      /* NULL: none */
-    bool stats;
+    bool stats, capture;
     bool help;
 };
 

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "run.h"
 
+#include "output.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -200,6 +202,8 @@ int run_command(const struct options *options)
     host_options.trail = options->trail;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
+    if (options->capture)
+        host_options.on_output = output_line;
     if (subhost_open(&host_options, &run.host, &err))
         return fail(err);
     run.tasks = calloc((size_t)options->workers, sizeof *run.tasks);
@@ -212,7 +216,9 @@ int run_command(const struct options *options)
     for (int worker = 0; worker < options->workers && !code; worker++)
         code = start_worker(&run, worker, &err);
     while (run.running > 0 && !code) {
-        int events = subhost_dispatch(run.host, SUBHOST_FOREVER, &err);
+        /* Output that its reader does not take is tried again. */
+        int64_t timeout = output_write() ? SUBHOST_MSEC(10) : SUBHOST_FOREVER;
+        int events = subhost_dispatch(run.host, timeout, &err);
         if (events < 0)
             code = events;
     }
@@ -223,8 +229,10 @@ int run_command(const struct options *options)
         subhost_task_release(run.tasks[worker]);
     free(run.tasks);
     err = NULL;
-    if (subhost_close(run.host, SUBHOST_CLOSE_EXITING, run.abandoned ? 0 : options->grace,
-                      &err)) {
+    bool orderly = subhost_close(run.host, SUBHOST_CLOSE_EXITING,
+                                 run.abandoned ? 0 : options->grace, &err) == 0;
+    output_finish(options->grace);
+    if (!orderly) {
         subhost_error_free(err);
         /* Threads that cannot be stopped run on: exit() would take the ground from under
          * them. What the C library still holds is written all the same. */
