@@ -10,6 +10,7 @@
 #include "fence.h"
 #include "interp.h"
 #include "module.h"
+#include "siblings.h"
 #include "subhost_config.h"
 
 /* ---- which python sys.executable names ------------------------------------------ */
@@ -128,6 +129,7 @@ int subhost__boot(subhost_host *host, subhost_error **err)
         return fail_status(err, "initializing CPython", status);
     subhost__channel_choose_doorbell(host);
     subhost__interpose_check();
+    host->no_siblings = subhost__siblings_check(host->options.no_sibling_detach);
     host->main_tstate = PyEval_SaveThread();
     return 0;
 }

@@ -47,6 +47,7 @@ int subhost__cancel_status(enum subhost_reason reason)
         return 143;
     case SUBHOST_BY_REQUEST:
     case SUBHOST_BY_CLOSE:
+    case SUBHOST_BY_ORPHAN:
         break;
     }
     return 137;
@@ -79,6 +80,15 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     subhost__channel_ring(interp);
     subhost__thread_kick_all(interp);
     subhost__loop_wake(interp->host);
+}
+
+void subhost__cancel_note_latency(subhost_host *host, int64_t latency)
+{
+    pthread_mutex_lock(&host->lock);
+    host->stats.cancel_latency_last = latency;
+    if (latency > host->stats.cancel_latency_max)
+        host->stats.cancel_latency_max = latency;
+    pthread_mutex_unlock(&host->lock);
 }
 
 /* After the task's end; driver, GIL held. */

@@ -18,6 +18,7 @@
 #include <Python.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -25,6 +26,7 @@
 #include "audit/trail.h"
 #include "channel.h"
 #include "error.h"
+#include "loop.h"
 #include "subhost.h"
 
 #define ARRAY_LENGTH(a) (sizeof(a) / sizeof *(a))
@@ -133,6 +135,12 @@ struct subhost_interp {
     struct channel channel;
     struct cancel cancel;
 
+    _Atomic pid_t pid;       /* of the process that it lives in; 0: not forked yet */
+    struct capture *capture; /* of its output, or NULL; the main thread's */
+    char *last_task;         /* the name of the task that ended last, under lock; owned */
+    struct process *process; /* the forked child that it lives in; NULL: it lives here */
+    bool is_main;            /* it is this forked child's main interpreter */
+
     pthread_t driver;
     struct thread *driver_thread;
     pthread_mutex_t threads_lock;
@@ -185,7 +193,9 @@ struct subhost_task {
     bool ended;
     int64_t started_at, deadline;
     subhost_outcome outcome;
-    char *detail; /* outcome.detail, owned */
+    char *detail;          /* outcome.detail, owned */
+    unsigned char *result; /* of a call, pickled, owned; there before it has ended */
+    size_t result_size;
 };
 
 /* ---- the host (host.c) ---------------------------------------------------------- */
@@ -198,6 +208,7 @@ struct subhost_host {
     char *executable;
     char doorbell_name[128];
     bool interruptible;
+    sigset_t initial_mask; /* the main thread's when the host was opened */
 
     struct trail *trail; /* NULL: none */
 
@@ -213,6 +224,13 @@ struct subhost_host {
     bool closing, exiting;
     subhost_stats stats;
 
+    /* Forks (forkserver.c, children.c, child.c). */
+    struct forkserver *forkserver; /* NULL: not started, or this is a forked child */
+    struct children *children; /* forked by this process, the tree's root; NULL: none */
+    struct child_links *up;    /* in a forked child: to its supervisor and to the root */
+    const char *no_siblings;   /* why a fork with live siblings is refused, or NULL */
+    bool is_child;
+
     /* The loop (loop.c). */
     int epoll_fd, wake_fd, timer_fd, signal_fd;
     atomic_bool wake_pending;
@@ -223,6 +241,12 @@ struct subhost_host {
 
 /* host.c: the one open host, or NULL. Any thread. */
 subhost_host *subhost__host(void);
+/* In a forked child: makes the host as new, without interpreters, for the calling thread as
+ * its main one. `serial` is the child's in the tree. */
+void subhost__host_after_fork(subhost_host *host, unsigned serial);
+/* Starts a thread with the stack of a main thread; 0 or an errno. */
+int subhost__start_with_main_stack(pthread_t *thread, void *(*function)(void *),
+                                   void *arg);
 
 /* clock.c: CLOCK_MONOTONIC, ns; a deadline that does not overflow; a timespec of it. */
 int64_t subhost__now(void);
@@ -252,6 +276,13 @@ void subhost__interp_unref(subhost_interp *interp);
 /* Under interp->lock. False when the table has no such transition. */
 bool subhost__interp_enter(subhost_interp *interp, enum interp_state state);
 const char *subhost__interp_state_name(enum interp_state state);
+/* Waits for a driver thread that has left, or is about to. Main thread. */
+void subhost__interp_join(subhost_interp *interp);
+/* The record of the main interpreter, in which a forked child runs its task; in no list.
+ * NULL: out of memory. */
+subhost_interp *subhost__interp_make_main(subhost_host *host);
+/* In the forked child: makes the record as new, and starts its driver. 0 or an errno. */
+int subhost__interp_start_main(subhost_interp *interp);
 /* Gives up on the interpreter: waiters get their event, its threads their idle share.
  * `only`: if that is still the task it runs; NULL: in any case. */
 void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only);
@@ -267,9 +298,18 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
 /* standard_input.c: all of it, owned by the process; NULL with errno. GIL held, released
  * while it reads. */
 const char *subhost__standard_input(size_t *size);
+void subhost__standard_input_after_fork(void);
 
 /* task.c */
 void subhost__task_ref(subhost_task *task);
+/* A task out of subhost__task_pack(), submitted under the number that it has in the tree.
+ * `last`: nothing comes after it. 0 or a negative code. */
+struct unpack;
+int subhost__task_submit_packed(subhost_interp *interp, struct unpack *unpack,
+                                const subhost_task_options *options, unsigned id,
+                                bool *last, subhost_task **task);
+/* Keeps the task's name as that of the last one. */
+void subhost__task_note_name(subhost_interp *interp, const subhost_task *task);
 /* The one terminal event. False when the task had it already. Any thread. */
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail);
@@ -321,6 +361,7 @@ void subhost__cancel_reset(subhost_interp *interp);
 /* The part of a drain that concerns a cancel. GIL held. */
 void subhost__cancel_service(subhost_interp *interp);
 /* The main loop's part; returns when it wants to be called again. */
+void subhost__cancel_note_latency(subhost_host *host, int64_t latency);
 int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now);
 
 /* deliver.c; GIL held. */
@@ -343,6 +384,8 @@ void subhost__raise_forget(subhost_interp *interp, struct thread *self);
 void subhost__raise_arm(subhost_interp *interp, struct thread *self);
 
 /* signals.c */
+/* In a forked child: the dispositions that the process began with. Async-signal-safe. */
+void subhost__signals_child(void);
 int subhost__signals_open(subhost_host *host, subhost_error **err);
 void subhost__signals_close(subhost_host *host);
 /* Routes what the handler has noted; returns the number of signals. Main thread. */

@@ -42,6 +42,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "interp.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -588,12 +589,7 @@ WRAP_KILL(pthread_kill, (pthread_t thread, int signo), (thread, signo), true)
 
 static bool is_hidden(int fd)
 {
-    struct thread *self = subhost__thread_self();
-    if (!self)
-        return false;
-    const subhost_host *host = self->interp->host;
-    return fd >= 0 && (fd == host->epoll_fd || fd == host->wake_fd ||
-                       fd == host->timer_fd || fd == host->signal_fd);
+    return subhost__fd_is_hidden(fd) && subhost__thread_self() != NULL;
 }
 
 EXPORT int close(int fd)

@@ -144,7 +144,8 @@ static PyObject *module_current(PyObject *module, PyObject *ignored)
     Py_XDECREF(type);
     if (task) {
         task->name = PyUnicode_DecodeFSDefault(current->name);
-        task->isolation = PyUnicode_FromString("interpreter");
+        task->isolation =
+            PyUnicode_FromString(interp->is_main ? "process" : "interpreter");
         task->id = current->id;
         task->worker = interp->worker;
         task->parent_id = Py_NewRef(Py_None);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "interp.h"
+#include "process.h"
 
 static const char *const outcome_names[] = {
 #define OUTCOME_NAME(name, text) [name] = text,
@@ -31,6 +32,7 @@ void subhost_task_release(subhost_task *task)
     free(task->source);
     free(task->name);
     free(task->detail);
+    free(task->result);
     free(task);
     if (interp)
         subhost__interp_unref(interp);
@@ -92,9 +94,10 @@ static subhost_task *make_task(subhost_interp *interp, const subhost_program *pr
     return task;
 }
 
-int subhost_submit(subhost_interp *interp, const subhost_program *program,
-                   const subhost_task_options *options, subhost_task **result,
-                   subhost_error **err)
+/* `id`: the task's number, 0: the next one. */
+static int submit(subhost_interp *interp, const subhost_program *program,
+                  const subhost_task_options *options, unsigned id, subhost_task **result,
+                  subhost_error **err)
 {
     subhost_program p;
     subhost_task_options o;
@@ -118,7 +121,7 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
     if (!task)
         return subhost__fail(err, SUBHOST_ENOMEM, "subhost_submit: out of memory");
     pthread_mutex_lock(&host->lock);
-    task->id = ++host->next_task;
+    task->id = id ? id : ++host->next_task;
     pthread_mutex_unlock(&host->lock);
 
     pthread_mutex_lock(&interp->lock);
@@ -131,6 +134,8 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
         pthread_cond_signal(&interp->work);
     }
     pthread_mutex_unlock(&interp->lock);
+    if (interp->process)
+        subhost__loop_wake(host);
     if (refused) {
         atomic_store(&task->refs, 1);
         subhost_task_release(task);
@@ -143,7 +148,68 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
     return 0;
 }
 
+int subhost_submit(subhost_interp *interp, const subhost_program *program,
+                   const subhost_task_options *options, subhost_task **result,
+                   subhost_error **err)
+{
+    return submit(interp, program, options, 0, result, err);
+}
+
+/* ---- to and from another process --------------------------------------------------- */
+
+void subhost__task_pack(struct pack *pack, const subhost_task *task, bool last)
+{
+    subhost__pack_u64(pack, last);
+    subhost__pack_u64(pack, (uint64_t)task->interp->worker);
+    subhost__pack_u64(pack, (uint64_t)task->kind);
+    subhost__pack_u64(pack, (uint64_t)task->timeout);
+    subhost__pack_u64(pack, (uint64_t)task->grace);
+    subhost__pack_string(pack, task->name);
+    subhost__pack_string(pack, task->source);
+    subhost__pack_u64(pack, (uint64_t)task->argc);
+    for (int i = 0; i < task->argc; i++)
+        subhost__pack_string(pack, task->argv[i]);
+}
+
+int subhost__task_submit_packed(subhost_interp *interp, struct unpack *unpack,
+                                const subhost_task_options *options, unsigned id,
+                                bool *last, subhost_task **result)
+{
+    subhost_task_options o = *options;
+    subhost_program p = SUBHOST_PROGRAM_INIT;
+    *last = subhost__unpack_u64(unpack);
+    interp->worker = (int)subhost__unpack_u64(unpack);
+    p.kind = (enum subhost_program_kind)subhost__unpack_u64(unpack);
+    o.timeout = (int64_t)subhost__unpack_u64(unpack);
+    o.grace = (int64_t)subhost__unpack_u64(unpack);
+    char *name = subhost__unpack_string(unpack), *source = subhost__unpack_string(unpack);
+    int argc = (int)subhost__unpack_u64(unpack), code = SUBHOST_ENOMEM;
+    char **argv = calloc((size_t)argc + 1, sizeof *argv);
+    for (; argv && p.argc < argc; p.argc++)
+        argv[p.argc] = subhost__unpack_string(unpack);
+    o.name = name;
+    p.source = source;
+    p.argv = (const char *const *)argv;
+    if (argv && !unpack->failed)
+        code = submit(interp, &p, &o, id, result, NULL);
+    for (int i = 0; argv && i < p.argc; i++)
+        free(argv[i]);
+    free(argv);
+    free(source);
+    free(name);
+    return code;
+}
+
 /* ---- the terminal event --------------------------------------------------------- */
+
+void subhost__task_note_name(subhost_interp *interp, const subhost_task *task)
+{
+    char *name = interp->capture ? strdup(task->name) : NULL;
+    pthread_mutex_lock(&interp->lock);
+    free(interp->last_task);
+    interp->last_task = name;
+    pthread_mutex_unlock(&interp->lock);
+}
 
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail)

@@ -211,6 +211,54 @@ def forkpty():
 posix.forkpty = forkpty
 
 
+def capture(stdout, stderr):
+    """sys.stdout and sys.stderr into these descriptors, line by line. They stay the host's:
+    what a program does to them must not close them."""
+    import io
+
+    for name, fd in (("stdout", stdout), ("stderr", stderr)):
+        old = getattr(sys, name)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(fd, "w", closefd=False)),
+            encoding=getattr(old, "encoding", None) or "utf-8",
+            errors=getattr(old, "errors", None) or "backslashreplace",
+            line_buffering=True,
+        )
+        stream.mode = "w"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def become_child():
+    """In a forked child, on the driver: this thread is the program's main thread, and state
+    that belongs to the parent's helper processes is forgotten. What has at-fork handlers of
+    its own (random, ssl, logging, threading's locks) is right already."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._after_fork()
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process._children.clear()
+        process._process_counter = type(process._process_counter)(1)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+    for name, attribute in (
+        ("multiprocessing.resource_tracker", "_resource_tracker"),
+        ("multiprocessing.forkserver", "_forkserver"),
+    ):
+        module = sys.modules.get(name)
+        if module is not None:
+            # Its process would outlive us, and its pipe is closed here.
+            helper = type(getattr(module, attribute))()
+            old = getattr(module, attribute)
+            setattr(module, attribute, helper)
+            for function in [n for n in vars(module) if callable(vars(module)[n])]:
+                if getattr(vars(module)[function], "__self__", None) is old:
+                    setattr(module, function, getattr(helper, function))
+
+
 # ---- cancel -----------------------------------------------------------------------------
 
 _callbacks = []  # of on_cancel(), in the order in which they were registered
