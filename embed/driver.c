@@ -91,6 +91,15 @@ static void fail_with_exception(subhost_interp *interp)
     PyErr_Clear();
 }
 
+/* Made for one call, which has been cancelled meanwhile: others wait for their turn. */
+static bool is_unwanted(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool is = interp->for_one_call && interp->releasing && !interp->queue;
+    pthread_mutex_unlock(&interp->lock);
+    return is;
+}
+
 /* Creates and prepares the interpreter; detached when it returns. */
 static bool create(subhost_interp *interp)
 {
@@ -99,7 +108,7 @@ static bool create(subhost_interp *interp)
         fail(interp, "another interpreter's creation has not ended for 30 s");
         return false;
     }
-    bool ok = new_interpreter(interp);
+    bool ok = !is_unwanted(interp) && new_interpreter(interp);
     pthread_mutex_unlock(&host->creation);
     if (!ok)
         return false;

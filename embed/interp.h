@@ -128,6 +128,7 @@ struct subhost_interp {
     subhost_task *current;
     atomic_uint running_task; /* current's id, 0: none */
     bool releasing;
+    bool for_one_call;
     bool driver_gone; /* the driver thread has left; signalled on `work` */
     char *failure;    /* why it could not be created, owned */
 

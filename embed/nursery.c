@@ -272,6 +272,9 @@ static subhost_task *submit(subhost_task *parent, struct nursery *nursery,
     if (call->timeout >= 0)
         options.timeout =
             call->timeout < 1e9 ? (int64_t)(call->timeout * 1e9) + 1 : SUBHOST_FOREVER;
+    pthread_mutex_lock(&interp->lock);
+    interp->for_one_call = true;
+    pthread_mutex_unlock(&interp->lock);
     subhost_error *err = NULL;
     subhost_task *task = subhost__task_make_call(interp, call->payload,
                                                  (size_t)call->size, &options, parent);
