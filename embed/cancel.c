@@ -79,6 +79,8 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
          text && *text ? text : subhost__reason_name(reason), (double)task->grace / 1e9);
     subhost__channel_ring(interp);
     subhost__thread_kick_all(interp);
+    /* Everything below it at once, and not when its Python code comes to it. */
+    subhost__task_cancel_children((subhost_task *)(uintptr_t)task, reason, text);
     subhost__loop_wake(interp->host);
 }
 

@@ -157,10 +157,16 @@ static void on_run(struct child_links *up, const struct frame *frame)
     subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
     options.on_end = on_end;
     options.on_end_data = up;
-    if (up->task ||
-        subhost__task_submit_packed(up->interp, &unpack, &options, (unsigned)frame->id,
-                                    &up->last, &up->task))
-        up->done = true; /* out of memory */
+    subhost_task *task =
+        up->task ? NULL : subhost__task_unpack(up->interp, &unpack, &options, &up->last);
+    if (task)
+        task->id = (unsigned)frame->id; /* its number in the tree */
+    if (task && subhost__task_enqueue(task, NULL) == 0) {
+        up->task = task;
+    } else {
+        subhost_task_release(task);
+        up->done = true; /* out of memory: our exit says it */
+    }
 }
 
 static void on_cancel(struct child_links *up, const struct frame *frame)

@@ -135,7 +135,7 @@ static bool create(subhost_interp *interp)
         fail(interp, "another interpreter's creation has not ended for 30 s");
         return false;
     }
-    bool ok = new_interpreter(interp);
+    bool ok = !subhost__interp_is_unwanted(interp) && new_interpreter(interp);
     pthread_mutex_unlock(&host->creation);
     if (!ok)
         return false;

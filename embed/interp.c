@@ -114,6 +114,14 @@ static int start_driver(subhost_interp *interp)
     return error;
 }
 
+bool subhost__interp_is_unwanted(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool is = interp->for_one_call && interp->releasing && !interp->queue;
+    pthread_mutex_unlock(&interp->lock);
+    return is;
+}
+
 void subhost__interp_join(subhost_interp *interp)
 {
     if (!interp->process)

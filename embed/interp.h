@@ -18,6 +18,7 @@
 #include <Python.h>
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -129,6 +130,7 @@ struct subhost_interp {
     subhost_task *current;
     atomic_uint running_task; /* current's id, 0: none */
     bool releasing;
+    bool for_one_call;
     bool driver_gone; /* the driver thread has left; signalled on `work` */
     char *failure;    /* why it could not be created, owned */
 
@@ -185,17 +187,37 @@ struct subhost_task {
     char *source;
     int argc;
     char **argv;
+    /* A call of a nursery's instead of a program: what to call, and what came of it. Both
+     * malloc'ed and owned; the result is set before the terminal event. */
+    bool is_call;
+    unsigned char *payload, *result;
+    size_t payload_size, result_size;
+    unsigned parent_id;      /* 0: none */
+    subhost_task *parent;    /* a reference, NULL: none, or in another process */
+    struct nursery *nursery; /* a reference, NULL: none */
     int64_t timeout, grace;
     bool fresh;
     void (*on_end)(subhost_task *task, void *data);
     void *on_end_data;
     /* Under host->lock: */
     bool ended;
+    subhost_task *live_next; /* host->live */
+    bool cancel_asked;       /* by whomever: nothing is started below it any more */
+    bool cancel_expected;    /* asked for by its nursery, its user, or from above it */
+    bool order_due;          /* cancel_live() has it on its list, with this grace: */
+    int64_t order_grace;
     int64_t started_at, deadline;
     subhost_outcome outcome;
-    char *detail;          /* outcome.detail, owned */
-    unsigned char *result; /* of a call, pickled, owned; there before it has ended */
-    size_t result_size;
+    char *detail; /* outcome.detail, owned */
+};
+
+/* The tasks of one open_nursery(): refcounted by its Python object and by each task. */
+struct nursery {
+    atomic_int refs;
+    /* Under host->lock: */
+    unsigned live;
+    bool failed, cancelled;
+    struct waiter *waiters; /* threads that wait for one of its tasks; on their stacks */
 };
 
 /* ---- the host (host.c) ---------------------------------------------------------- */
@@ -220,6 +242,7 @@ struct subhost_host {
     /* Under lock: */
     subhost_interp *interps;
     subhost_task *ended, **ended_tail; /* with an on_end callback that is due */
+    subhost_task *live;                /* calls that have not ended, no references */
     unsigned next_serial, next_task;
     bool closing, exiting;
     subhost_stats stats;
@@ -276,6 +299,8 @@ void subhost__interp_unref(subhost_interp *interp);
 /* Under interp->lock. False when the table has no such transition. */
 bool subhost__interp_enter(subhost_interp *interp, enum interp_state state);
 const char *subhost__interp_state_name(enum interp_state state);
+/* Made for one call, which has been cancelled meanwhile: others wait for their turn. */
+bool subhost__interp_is_unwanted(subhost_interp *interp);
 /* Waits for a driver thread that has left, or is about to. Main thread. */
 void subhost__interp_join(subhost_interp *interp);
 /* The record of the main interpreter, in which a forked child runs its task; in no list.
@@ -302,12 +327,6 @@ void subhost__standard_input_after_fork(void);
 
 /* task.c */
 void subhost__task_ref(subhost_task *task);
-/* A task out of subhost__task_pack(), submitted under the number that it has in the tree.
- * `last`: nothing comes after it. 0 or a negative code. */
-struct unpack;
-int subhost__task_submit_packed(subhost_interp *interp, struct unpack *unpack,
-                                const subhost_task_options *options, unsigned id,
-                                bool *last, subhost_task **task);
 /* Keeps the task's name as that of the last one. */
 void subhost__task_note_name(subhost_interp *interp, const subhost_task *task);
 /* The one terminal event. False when the task had it already. Any thread. */
@@ -319,6 +338,46 @@ void subhost__task_end_queue(subhost_interp *interp, enum subhost_outcome_kind k
                              int reason, const char *why);
 /* Runs the on_end callbacks that are due; returns how many. Main thread. */
 int subhost__task_run_callbacks(subhost_host *host);
+/* A call, made and queued in one; or in two, to set more of the task in between. `parent`:
+ * whose end or cancel is its cancel, NULL: none. What was made and could not be queued is
+ * the caller's, who releases it. Any thread, GIL or not. */
+int subhost__submit_call(subhost_interp *interp, const void *payload, size_t size,
+                         const subhost_task_options *options, subhost_task *parent,
+                         subhost_task **task, subhost_error **err);
+subhost_task *subhost__task_make_program(subhost_interp *interp,
+                                         const subhost_program *program,
+                                         const subhost_task_options *options);
+subhost_task *subhost__task_make_call(subhost_interp *interp, const void *payload,
+                                      size_t size, const subhost_task_options *options,
+                                      subhost_task *parent);
+int subhost__task_enqueue(subhost_task *task, subhost_error **err);
+/* Cancels the calls that `task` has started and that still live, within what is left of its
+ * grace period. They do the same with theirs. Any thread, GIL or not. */
+void subhost__task_cancel_children(subhost_task *task, enum subhost_reason reason,
+                                   const char *text);
+/* Cancels what lives in a nursery, and what will be started in it. Any thread. */
+void subhost__task_cancel_nursery(subhost_host *host, struct nursery *nursery,
+                                  const char *text);
+/* Somebody who knows why has asked for the end of the task: no failure for its nursery. */
+void subhost__task_expect_cancel(subhost_task *task);
+/* Whether its end is a failure for its nursery. Under host->lock, after its end. */
+bool subhost__task_failed(const subhost_task *task);
+
+/* nursery.c */
+void subhost__nursery_ref(struct nursery *nursery);
+void subhost__nursery_unref(struct nursery *nursery);
+/* Wakes who waits for one of its tasks. Under host->lock. */
+void subhost__nursery_wake(struct nursery *nursery);
+/* Runs a call; the result is set in the task. A new reference (to None), or NULL with the
+ * exception that the function left. Driver, GIL held. */
+PyObject *subhost__call_run(subhost_interp *interp, subhost_task *task);
+/* Sets the task's result to what its nursery is to know of an exception. Driver, GIL held. */
+void subhost__call_failed(subhost_interp *interp, subhost_task *task,
+                          PyObject *exception);
+
+/* interpose.c: waits for the semaphore until `deadline`: 0 or ETIMEDOUT; with `ends` also
+ * EINTR, when an exception is to be raised in this thread. No GIL held. */
+int subhost__interruptible_wait(sem_t *sem, int64_t deadline, bool ends);
 
 /* thread.c */
 /* The record of the calling thread; NULL when it is not a hosted one. */

@@ -501,6 +501,28 @@ EXPORT int sem_clockwait(sem_t *restrict sem, clockid_t clock,
     LOCK_WAIT(real_sem_clockwait(sem, clock, until))
 }
 
+int subhost__interruptible_wait(sem_t *sem, int64_t deadline, bool ends)
+{
+    REAL(sem_clockwait)
+    struct thread *self = interruptible_thread();
+    struct timespec until = subhost__timespec(deadline);
+    int result = 0;
+    if (self)
+        atomic_store(&self->in_call, true);
+    for (;;) {
+        if (self && call_must_end(self, CALL_ENDS) && ends) {
+            result = EINTR;
+            break;
+        }
+        result = real_sem_clockwait(sem, CLOCK_MONOTONIC, &until) == 0 ? 0 : errno;
+        if (result != EINTR)
+            break;
+    }
+    if (self)
+        atomic_store(&self->in_call, false);
+    return result;
+}
+
 /* ---- input() on a terminal ------------------------------------------------------ */
 
 /* CPython's input() reads a terminal's line with fgets(), which it repeats after EINTR.

@@ -148,12 +148,13 @@ static PyObject *module_current(PyObject *module, PyObject *ignored)
             PyUnicode_FromString(interp->is_main ? "process" : "interpreter");
         task->id = current->id;
         task->worker = interp->worker;
-        task->parent_id = Py_NewRef(Py_None);
+        task->parent_id = current->parent_id ? PyLong_FromUnsignedLong(current->parent_id)
+                                             : Py_NewRef(Py_None);
         /* time.monotonic() is CLOCK_MONOTONIC, too. */
         task->deadline = current->deadline == SUBHOST_FOREVER
                              ? Py_NewRef(Py_None)
                              : PyFloat_FromDouble((double)current->deadline / 1e9);
-        if (!task->name || !task->isolation || !task->deadline)
+        if (!task->name || !task->isolation || !task->parent_id || !task->deadline)
             Py_CLEAR(task);
     }
     subhost_task_release(current);
@@ -253,7 +254,36 @@ static PyType_Spec shield_spec = {
     .slots = shield_slots,
 };
 
+static PyObject *module_open_nursery(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = hosted_state(module);
+    PyObject *type = state ? subhost__nursery_get(state->interp, "Nursery") : NULL;
+    PyObject *nursery = type ? PyObject_CallNoArgs(type) : NULL;
+    Py_XDECREF(type);
+    return nursery;
+}
+
+/* What nursery.py adds to the module, once somebody asks for it (PEP 562). */
+static PyObject *module_getattr(PyObject *module, PyObject *arg)
+{
+    static const char *const lazy[] = {"RemoteError", "Nursery",          "NurseryTask",
+                                       "Outcome",     "_RemoteTraceback", "_restore"};
+    struct module_state *state = state_of(module);
+    const char *name = PyUnicode_AsUTF8(arg);
+    if (!name)
+        return NULL;
+    for (size_t i = 0; state && state->interp && i < ARRAY_LENGTH(lazy); i++)
+        if (strcmp(name, lazy[i]) == 0)
+            return subhost__nursery_get(state->interp, name);
+    PyErr_Format(PyExc_AttributeError, "module 'subhost' has no attribute '%s'", name);
+    return NULL;
+}
+
 static PyMethodDef module_methods[] = {
+    {"open_nursery", module_open_nursery, METH_NOARGS,
+     "A context manager in which tasks are started; it is left when all have ended."},
+    {"__getattr__", module_getattr, METH_O, NULL},
     {"current", module_current, METH_NOARGS, "The task that runs here."},
     {"cancel_requested", module_cancel_requested, METH_NOARGS,
      "True from the moment in which the task's cancel was asked for."},
@@ -584,6 +614,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->interrupted);
     Py_VISIT(state->deliver);
     Py_VISIT(state->prelude);
+    Py_VISIT(state->nursery);
     Py_VISIT(state->handlers);
     return 0;
 }
@@ -595,6 +626,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->interrupted);
     Py_CLEAR(state->deliver);
     Py_CLEAR(state->prelude);
+    Py_CLEAR(state->nursery);
     Py_CLEAR(state->handlers);
     return 0;
 }

@@ -10,6 +10,7 @@ struct module_state {
     PyObject *interrupted;  /* Cancelled for SIGINT: a KeyboardInterrupt as well */
     PyObject *deliver;      /* the class that stands in for an exception to raise */
     PyObject *prelude;      /* the prelude's namespace, a dict */
+    PyObject *nursery;      /* nursery.py's namespace, a dict; NULL: not needed yet */
     PyObject *module;       /* the module itself, borrowed */
     int armed;              /* threads whose early ended call is on its way out */
     int tool;               /* of sys.monitoring, while armed > 0 */
@@ -30,6 +31,10 @@ PyObject *subhost__prelude_call(subhost_interp *interp, const char *name,
 /* The same for what runs code of the program's, which can be interrupted. */
 PyObject *subhost__prelude_run(subhost_interp *interp, const char *name,
                                const char *format, ...);
+
+/* nursery.c: a name of nursery.py's, which is run when it is first needed; a new reference,
+ * or NULL with an exception set. GIL held. */
+PyObject *subhost__nursery_get(subhost_interp *interp, const char *name);
 
 /* frames.c: sys._current_frames() and sys._current_exceptions() of this interpreter. */
 PyObject *subhost__current_frames(PyObject *module, PyObject *ignored);

@@ -463,7 +463,10 @@ int64_t subhost__process_tick(subhost_interp *interp, int64_t now)
     struct process *process = interp->process;
     switch (process->state) {
     case PROCESS_NEW:
-        ask(process);
+        if (subhost__interp_is_unwanted(interp))
+            subhost__process_not_forked(process, "its task was cancelled before");
+        else
+            ask(process);
         return now + FORK_TIMEOUT;
     case PROCESS_ASKED:
         if (now < process->since + FORK_TIMEOUT)

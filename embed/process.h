@@ -56,7 +56,10 @@ int64_t subhost__children_tick(subhost_host *host);
 void subhost__children_forget(subhost_host *host, const struct process *process);
 void subhost__children_free(subhost_host *host);
 
-/* task.c: a task as the data of a frame, and back. */
+/* task.c: a task as the data of a frame, and back. `last`: nothing comes after it. */
 void subhost__task_pack(struct pack *pack, const subhost_task *task, bool last);
+/* To be queued; NULL: out of memory. */
+subhost_task *subhost__task_unpack(subhost_interp *interp, struct unpack *unpack,
+                                   const subhost_task_options *options, bool *last);
 
 #endif

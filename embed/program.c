@@ -290,8 +290,10 @@ static PyObject *run_named_module(const subhost_task *task, int *status)
     return result;
 }
 
-static PyObject *run(subhost_interp *interp, const subhost_task *task, int *status)
+static PyObject *run(subhost_interp *interp, subhost_task *task, int *status)
 {
+    if (task->is_call)
+        return subhost__call_run(interp, task);
     PyObject *dict = main_dict(interp);
     if (!dict)
         return NULL;
@@ -439,8 +441,20 @@ static void explain(subhost_interp *interp, PyObject *exception)
     Py_XDECREF(line);
 }
 
+/* A program's exception is shown as python would. Takes nothing over. */
+static void show(subhost_interp *interp, PyObject *exception, bool is_cancel,
+                 subhost_outcome *outcome)
+{
+    struct cancel *cancel = &interp->cancel;
+    explain(interp, exception);
+    if (is_cancel && cancel->reason != SUBHOST_BY_SIGINT)
+        print_cancelled(exception, cancel->reason);
+    else
+        outcome->status = print_exception(exception);
+}
+
 /* The program has ended with `exception` (taken over; NULL: it returned). */
-static void conclude(subhost_interp *interp, PyObject *exception,
+static void conclude(subhost_interp *interp, subhost_task *task, PyObject *exception,
                      subhost_outcome *outcome, char **detail)
 {
     struct cancel *cancel = &interp->cancel;
@@ -455,11 +469,10 @@ static void conclude(subhost_interp *interp, PyObject *exception,
         outcome->code = outcome->status = 1;
         *detail = describe(exception);
         bool interrupt = PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt);
-        explain(interp, exception);
-        if (is_cancel && cancel->reason != SUBHOST_BY_SIGINT)
-            print_cancelled(exception, cancel->reason);
+        if (task->is_call)
+            subhost__call_failed(interp, task, exception);
         else
-            outcome->status = print_exception(exception);
+            show(interp, exception, is_cancel, outcome);
         if (is_cancel)
             outcome->status = subhost__cancel_status(cancel->reason);
         else if (interrupt)
@@ -567,7 +580,7 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_FINISHING);
     pthread_mutex_unlock(&interp->lock);
-    conclude(interp, exception, outcome, detail);
+    conclude(interp, task, exception, outcome, detail);
     if (status)
         outcome->code = outcome->status = status;
     if (!ours)

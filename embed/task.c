@@ -32,7 +32,10 @@ void subhost_task_release(subhost_task *task)
     free(task->source);
     free(task->name);
     free(task->detail);
+    free(task->payload);
     free(task->result);
+    subhost_task_release(task->parent);
+    subhost__nursery_unref(task->nursery);
     free(task);
     if (interp)
         subhost__interp_unref(interp);
@@ -70,13 +73,14 @@ static int copy_program(subhost_task *task, const subhost_program *program)
     return 0;
 }
 
-static subhost_task *make_task(subhost_interp *interp, const subhost_program *program,
+/* With one reference, and nothing to run yet. */
+static subhost_task *make_task(subhost_interp *interp, const char *name,
                                const subhost_task_options *options)
 {
     subhost_task *task = calloc(1, sizeof *task);
     if (!task)
         return NULL;
-    atomic_init(&task->refs, 2); /* the handle and the queue */
+    atomic_init(&task->refs, 1);
     subhost__interp_ref(interp);
     task->interp = interp;
     task->timeout = options->timeout ? options->timeout : SUBHOST_FOREVER;
@@ -85,19 +89,57 @@ static subhost_task *make_task(subhost_interp *interp, const subhost_program *pr
     task->fresh = options->fresh;
     task->on_end = options->on_end;
     task->on_end_data = options->on_end_data;
-    task->name = strdup(options->name ? options->name : program->source);
-    if (!task->name || copy_program(task, program) < 0) {
-        atomic_store(&task->refs, 1);
+    task->name = strdup(options->name ? options->name : name);
+    if (!task->name) {
         subhost_task_release(task);
         return NULL;
+    }
+    pthread_mutex_lock(&interp->host->lock);
+    task->id = ++interp->host->next_task;
+    pthread_mutex_unlock(&interp->host->lock);
+    return task;
+}
+
+/* Takes a reference on success. */
+static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **err)
+{
+    subhost__task_ref(task);
+    pthread_mutex_lock(&interp->lock);
+    enum interp_state state = interp->state;
+    bool refused = interp->releasing || state == INTERP_QUARANTINED ||
+                   state == INTERP_ENDED || state == INTERP_FAILED;
+    if (!refused) {
+        *interp->queue_tail = task;
+        interp->queue_tail = &task->next;
+        pthread_cond_signal(&interp->work);
+    }
+    pthread_mutex_unlock(&interp->lock);
+    if (!refused && interp->process)
+        subhost__loop_wake(interp->host);
+    if (!refused)
+        return 0;
+    subhost_task_release(task);
+    return subhost__fail(
+        err, state == INTERP_QUARANTINED ? SUBHOST_EQUARANTINED : SUBHOST_ESTATE,
+        "subhost_submit: interpreter %u is %s", interp->serial,
+        interp->releasing ? "released" : subhost__interp_state_name(state));
+}
+
+subhost_task *subhost__task_make_program(subhost_interp *interp,
+                                         const subhost_program *program,
+                                         const subhost_task_options *options)
+{
+    subhost_task *task = make_task(interp, program->source, options);
+    if (task && copy_program(task, program) < 0) {
+        subhost_task_release(task);
+        task = NULL;
     }
     return task;
 }
 
-/* `id`: the task's number, 0: the next one. */
-static int submit(subhost_interp *interp, const subhost_program *program,
-                  const subhost_task_options *options, unsigned id, subhost_task **result,
-                  subhost_error **err)
+int subhost_submit(subhost_interp *interp, const subhost_program *program,
+                   const subhost_task_options *options, subhost_task **result,
+                   subhost_error **err)
 {
     subhost_program p;
     subhost_task_options o;
@@ -116,43 +158,101 @@ static int submit(subhost_interp *interp, const subhost_program *program,
         return subhost__fail(err, SUBHOST_EINVAL,
                              "subhost_submit: the program has no source, a bad kind, or "
                              "arguments that are missing");
-    subhost_host *host = interp->host;
-    subhost_task *task = make_task(interp, &p, &o);
+    subhost_task *task = subhost__task_make_program(interp, &p, &o);
     if (!task)
-        return subhost__fail(err, SUBHOST_ENOMEM, "subhost_submit: out of memory");
-    pthread_mutex_lock(&host->lock);
-    task->id = id ? id : ++host->next_task;
-    pthread_mutex_unlock(&host->lock);
-
-    pthread_mutex_lock(&interp->lock);
-    enum interp_state state = interp->state;
-    bool refused = interp->releasing || state == INTERP_QUARANTINED ||
-                   state == INTERP_ENDED || state == INTERP_FAILED;
-    if (!refused) {
-        *interp->queue_tail = task;
-        interp->queue_tail = &task->next;
-        pthread_cond_signal(&interp->work);
-    }
-    pthread_mutex_unlock(&interp->lock);
-    if (interp->process)
-        subhost__loop_wake(host);
-    if (refused) {
-        atomic_store(&task->refs, 1);
+        code = subhost__fail(err, SUBHOST_ENOMEM, "subhost_submit: out of memory");
+    else
+        code = enqueue(interp, task, err);
+    if (code) {
         subhost_task_release(task);
-        return subhost__fail(
-            err, state == INTERP_QUARANTINED ? SUBHOST_EQUARANTINED : SUBHOST_ESTATE,
-            "subhost_submit: interpreter %u is %s", interp->serial,
-            interp->releasing ? "released" : subhost__interp_state_name(state));
+        return code;
     }
     *result = task;
     return 0;
 }
 
-int subhost_submit(subhost_interp *interp, const subhost_program *program,
-                   const subhost_task_options *options, subhost_task **result,
-                   subhost_error **err)
+/* ---- calls ---------------------------------------------------------------------- */
+
+subhost_task *subhost__task_make_call(subhost_interp *interp, const void *payload,
+                                      size_t size, const subhost_task_options *options,
+                                      subhost_task *parent)
 {
-    return submit(interp, program, options, 0, result, err);
+    subhost_task_options o;
+    if (take_options(&o, sizeof o, options, "subhost_task_options", NULL) < 0)
+        return NULL;
+    subhost_task *task = make_task(interp, "call", &o);
+    if (!task)
+        return NULL;
+    task->is_call = true;
+    task->payload = malloc(size ? size : 1);
+    if (!task->payload) {
+        subhost_task_release(task);
+        return NULL;
+    }
+    memcpy(task->payload, payload, size);
+    task->payload_size = size;
+    if (parent) {
+        subhost__task_ref(parent);
+        task->parent = parent;
+        task->parent_id = parent->id;
+    }
+    return task;
+}
+
+/* Out of host->live; false when it was not there. Under host->lock. */
+static bool unlink_live(subhost_host *host, const subhost_task *task)
+{
+    for (subhost_task **at = &host->live; *at; at = &(*at)->live_next) {
+        if (*at == task) {
+            *at = task->live_next;
+            if (task->nursery)
+                task->nursery->live--;
+            return true;
+        }
+    }
+    return false;
+}
+
+int subhost__task_enqueue(subhost_task *task, subhost_error **err)
+{
+    subhost_host *host = task->interp->host;
+    pthread_mutex_lock(&host->lock);
+    /* Before it can run. A cancel from above either finds it here, or is found by us. */
+    task->live_next = host->live;
+    host->live = task;
+    if (task->nursery)
+        task->nursery->live++;
+    bool too_late =
+        (task->parent && (task->parent->cancel_asked || task->parent->ended)) ||
+        (task->nursery && (task->nursery->failed || task->nursery->cancelled));
+    pthread_mutex_unlock(&host->lock);
+    int code = enqueue(task->interp, task, err);
+    if (code) {
+        pthread_mutex_lock(&host->lock);
+        unlink_live(host, task);
+        pthread_mutex_unlock(&host->lock);
+        return code;
+    }
+    if (too_late) {
+        subhost__task_expect_cancel(task);
+        subhost_task_cancel(task, SUBHOST_BY_REQUEST, NULL);
+    }
+    return 0;
+}
+
+int subhost__submit_call(subhost_interp *interp, const void *payload, size_t size,
+                         const subhost_task_options *options, subhost_task *parent,
+                         subhost_task **result, subhost_error **err)
+{
+    subhost_task *task = subhost__task_make_call(interp, payload, size, options, parent);
+    if (!task)
+        return subhost__fail(err, SUBHOST_ENOMEM, "a call: out of memory");
+    int code = subhost__task_enqueue(task, err);
+    if (code)
+        subhost_task_release(task);
+    else
+        *result = task;
+    return code;
 }
 
 /* ---- to and from another process --------------------------------------------------- */
@@ -161,43 +261,67 @@ void subhost__task_pack(struct pack *pack, const subhost_task *task, bool last)
 {
     subhost__pack_u64(pack, last);
     subhost__pack_u64(pack, (uint64_t)task->interp->worker);
-    subhost__pack_u64(pack, (uint64_t)task->kind);
+    subhost__pack_u64(pack, task->parent_id);
     subhost__pack_u64(pack, (uint64_t)task->timeout);
     subhost__pack_u64(pack, (uint64_t)task->grace);
     subhost__pack_string(pack, task->name);
+    subhost__pack_u64(pack, task->is_call);
+    if (task->is_call) {
+        subhost__pack_bytes(pack, task->payload, task->payload_size);
+        return;
+    }
+    subhost__pack_u64(pack, (uint64_t)task->kind);
     subhost__pack_string(pack, task->source);
     subhost__pack_u64(pack, (uint64_t)task->argc);
     for (int i = 0; i < task->argc; i++)
         subhost__pack_string(pack, task->argv[i]);
 }
 
-int subhost__task_submit_packed(subhost_interp *interp, struct unpack *unpack,
-                                const subhost_task_options *options, unsigned id,
-                                bool *last, subhost_task **result)
+static subhost_task *unpack_program(subhost_interp *interp, struct unpack *unpack,
+                                    const subhost_task_options *options)
 {
-    subhost_task_options o = *options;
     subhost_program p = SUBHOST_PROGRAM_INIT;
-    *last = subhost__unpack_u64(unpack);
-    interp->worker = (int)subhost__unpack_u64(unpack);
     p.kind = (enum subhost_program_kind)subhost__unpack_u64(unpack);
-    o.timeout = (int64_t)subhost__unpack_u64(unpack);
-    o.grace = (int64_t)subhost__unpack_u64(unpack);
-    char *name = subhost__unpack_string(unpack), *source = subhost__unpack_string(unpack);
-    int argc = (int)subhost__unpack_u64(unpack), code = SUBHOST_ENOMEM;
+    char *source = subhost__unpack_string(unpack);
+    int argc = (int)subhost__unpack_u64(unpack);
     char **argv = calloc((size_t)argc + 1, sizeof *argv);
     for (; argv && p.argc < argc; p.argc++)
         argv[p.argc] = subhost__unpack_string(unpack);
-    o.name = name;
     p.source = source;
     p.argv = (const char *const *)argv;
-    if (argv && !unpack->failed)
-        code = submit(interp, &p, &o, id, result, NULL);
+    subhost_task *task =
+        argv && !unpack->failed ? subhost__task_make_program(interp, &p, options) : NULL;
     for (int i = 0; argv && i < p.argc; i++)
         free(argv[i]);
     free(argv);
     free(source);
+    return task;
+}
+
+subhost_task *subhost__task_unpack(subhost_interp *interp, struct unpack *unpack,
+                                   const subhost_task_options *options, bool *last)
+{
+    subhost_task_options o = *options;
+    subhost_task *task = NULL;
+    *last = subhost__unpack_u64(unpack);
+    interp->worker = (int)subhost__unpack_u64(unpack);
+    unsigned parent_id = (unsigned)subhost__unpack_u64(unpack);
+    o.timeout = (int64_t)subhost__unpack_u64(unpack);
+    o.grace = (int64_t)subhost__unpack_u64(unpack);
+    char *name = subhost__unpack_string(unpack);
+    o.name = name;
+    if (subhost__unpack_u64(unpack)) {
+        size_t size;
+        const unsigned char *payload = subhost__unpack_bytes(unpack, &size);
+        if (!unpack->failed)
+            task = subhost__task_make_call(interp, payload, size, &o, NULL);
+    } else {
+        task = unpack_program(interp, unpack, &o);
+    }
     free(name);
-    return code;
+    if (task)
+        task->parent_id = parent_id;
+    return task;
 }
 
 /* ---- the terminal event --------------------------------------------------------- */
@@ -217,7 +341,7 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
     subhost_host *host = task->interp->host;
     char *copy = detail && *detail ? strdup(detail) : NULL;
     pthread_mutex_lock(&host->lock);
-    bool first = !task->ended;
+    bool first = !task->ended, first_failure = false;
     if (first) {
         task->ended = true;
         task->outcome = *outcome;
@@ -232,10 +356,20 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
             *host->ended_tail = task;
             host->ended_tail = &task->next;
         }
+        if (unlink_live(host, task) && task->nursery) {
+            first_failure = !task->nursery->failed && subhost__task_failed(task);
+            task->nursery->failed = task->nursery->failed || first_failure;
+            subhost__nursery_wake(task->nursery);
+        }
         pthread_cond_broadcast(&host->ended_cond);
     }
     pthread_mutex_unlock(&host->lock);
     if (first) {
+        /* Whoever waits for siblings of the one that failed, or started more and did not
+         * wait for it, is not asked: they end now. */
+        if (first_failure)
+            subhost__task_cancel_nursery(host, task->nursery, "a sibling failed");
+        subhost__task_cancel_children(task, SUBHOST_BY_REQUEST, "its parent has ended");
         subhost__trail_note(host->trail, "task-ended", task->interp->serial, task->id,
                             "%s: %s%s%s, status %d", task->name,
                             subhost_outcome_name(outcome->kind), task->detail ? ": " : "",
@@ -347,10 +481,8 @@ static bool unqueue(subhost_interp *interp, subhost_task *task)
     return false;
 }
 
-void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const char *text)
+static void cancel(subhost_task *task, enum subhost_reason reason, const char *text)
 {
-    if (!task)
-        return;
     subhost_interp *interp = task->interp;
     pthread_mutex_lock(&interp->lock);
     bool running = interp->current == task;
@@ -365,4 +497,114 @@ void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const c
     } else if (running) {
         subhost__cancel_request(interp, task, reason, text);
     }
+}
+
+void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const char *text)
+{
+    if (task)
+        cancel(task, reason, text);
+}
+
+/* ---- trees ---------------------------------------------------------------------- */
+
+/* A child's grace is a little shorter, so that its parent, which waits for it, still has
+ * time to leave when a child had to be abandoned. */
+#define GRACE_MARGIN SUBHOST_MSEC(50)
+
+static int64_t grace_below(int64_t grace)
+{
+    return grace - (grace / 8 < GRACE_MARGIN ? grace / 8 : GRACE_MARGIN);
+}
+
+bool subhost__task_failed(const subhost_task *task)
+{
+    switch (task->outcome.kind) {
+    case SUBHOST_RETURNED:
+        return false;
+    case SUBHOST_EXITED:
+        return task->outcome.code != 0;
+    case SUBHOST_CANCELLED:
+    case SUBHOST_TIMED_OUT:
+        return !task->cancel_expected;
+    case SUBHOST_RAISED:
+    case SUBHOST_KILLED:
+    case SUBHOST_ABANDONED:
+    case SUBHOST_FAILED:
+        break;
+    }
+    return true;
+}
+
+void subhost__task_expect_cancel(subhost_task *task)
+{
+    pthread_mutex_lock(&task->interp->host->lock);
+    /* Of two requests the first one counts: a deadline that passed has passed. */
+    if (!task->cancel_asked)
+        task->cancel_asked = task->cancel_expected = true;
+    pthread_mutex_unlock(&task->interp->host->lock);
+}
+
+/* A reference to a live task with an order that is due, which it is no more; NULL: none. */
+static subhost_task *next_order(subhost_host *host, int64_t *grace)
+{
+    pthread_mutex_lock(&host->lock);
+    subhost_task *task = host->live;
+    while (task && !task->order_due)
+        task = task->live_next;
+    if (task) {
+        task->order_due = false;
+        *grace = task->order_grace;
+        subhost__task_ref(task);
+    }
+    pthread_mutex_unlock(&host->lock);
+    return task;
+}
+
+/* Cancels the live calls of a parent, or of a nursery. In two steps and without memory of
+ * its own: cancelling takes locks that come after host->lock, and cannot fail. Two threads
+ * that do this at a time may do each other's. */
+static void cancel_live(subhost_host *host, const subhost_task *parent,
+                        const struct nursery *nursery, int64_t grace,
+                        enum subhost_reason reason, const char *text)
+{
+    bool any = false;
+    pthread_mutex_lock(&host->lock);
+    for (subhost_task *task = host->live; task; task = task->live_next) {
+        if (task->cancel_asked || (parent && task->parent != parent) ||
+            (nursery && task->nursery != nursery))
+            continue;
+        task->cancel_asked = task->cancel_expected = task->order_due = true;
+        task->order_grace = grace;
+        any = true;
+    }
+    pthread_mutex_unlock(&host->lock);
+    subhost_task *task;
+    int64_t at_most;
+    while (any && (task = next_order(host, &at_most))) {
+        pthread_mutex_lock(&task->interp->lock);
+        if (at_most < task->grace)
+            task->grace = at_most;
+        pthread_mutex_unlock(&task->interp->lock);
+        cancel(task, reason, text);
+        subhost_task_release(task);
+    }
+}
+
+void subhost__task_cancel_children(subhost_task *task, enum subhost_reason reason,
+                                   const char *text)
+{
+    subhost_host *host = task->interp->host;
+    pthread_mutex_lock(&host->lock);
+    task->cancel_asked = true;
+    pthread_mutex_unlock(&host->lock);
+    cancel_live(host, task, NULL, grace_below(task->grace), reason, text);
+}
+
+void subhost__task_cancel_nursery(subhost_host *host, struct nursery *nursery,
+                                  const char *text)
+{
+    pthread_mutex_lock(&host->lock);
+    nursery->cancelled = true;
+    pthread_mutex_unlock(&host->lock);
+    cancel_live(host, NULL, nursery, SUBHOST_FOREVER, SUBHOST_BY_REQUEST, text);
 }

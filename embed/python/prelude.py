@@ -458,10 +458,15 @@ def prepare_command(source):
     return source
 
 
+command = None  # of `-c CODE`: what a nursery's tasks import as __mp_main__
+
+
 def register_command(code, source):
     """Makes the lines of `-c CODE` known to tracebacks, as under python."""
     import linecache
 
+    global command
+    command = source
     if not hasattr(linecache, "_interactive_cache"):
         code = "<string>"  # 3.13.0: by the file's name
     linecache._register_code(code, source, "<string>")
