@@ -351,8 +351,8 @@ def trio_idle(ready):
     async def main():
         ready()
         await trio.sleep_forever()
+        lie()
     trio.run(main)
-    # As python: a main task that was cancelled in trio's way ends run() quietly.
 
 
 # ---- what has no promise of milliseconds ------------------------------------------------

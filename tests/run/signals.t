@@ -90,6 +90,14 @@ threading.Timer(0.4, lambda: os.write(w, b'data')).start()
 ready(); print(os.read(r, 10))
 """, USR1, name="PEP 475: os.read goes on", status=0)
     same_when_sent("""
+import select
+r, w = os.pipe()
+signal.signal(signal.SIGUSR1, lambda *a: os.write(w, b'x'))
+epoll = select.epoll()
+epoll.register(r, select.EPOLLIN | select.EPOLLONESHOT)
+ready(); print(epoll.poll(3) == [(r, select.EPOLLIN)])
+""", USR1, name="PEP 475: epoll goes on, and tells what is told once", status=0)
+    same_when_sent("""
 count = 0
 def handler(*a):
     global count
