@@ -192,6 +192,13 @@ def rearm():
     process_pool = sys.modules.get("concurrent.futures.process")
     if process_pool is not None:
         process_pool._global_shutdown = False
+    trio = sys.modules.get("trio._core._run")
+    if hasattr(getattr(trio, "GLOBAL_RUN_CONTEXT", None), "runner"):
+        # Cancelled came over its loop, whose generator sits in a cycle with the exception's
+        # traceback. Until that ends trio believes itself to be running.
+        import gc
+
+        gc.collect()
     for number in list(_handlers):
         del _handlers[number]
         _host.take_signal(number, 0)

@@ -438,6 +438,20 @@ def swallow_all_asleep(ready):
             pass
 
 
+@state("either", rounds=3)
+def trio_deaf(ready):
+    try:
+        import trio
+    except ImportError as e:
+        raise Skip(str(e))
+
+    async def main():
+        ready()
+        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+        lie()
+    trio.run(main)
+
+
 @state("cleanup", rounds=10)
 def generator_finally(ready):
     import time
