@@ -149,8 +149,11 @@ _excepthook = _thread._excepthook
 
 
 def excepthook(args, /):
-    """As threading's own, but a cancelled thread ends without a traceback."""
+    """As threading's own, but a cancelled thread ends without a traceback; with what its
+    event loop made of the cancel, too."""
     if issubclass(args.exc_type, _host.Cancelled):
+        return
+    if _host.cancel_requested() and is_cancel(args.exc_value):
         return
     _excepthook(args)
 
