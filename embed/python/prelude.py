@@ -195,13 +195,6 @@ def rearm():
     process_pool = sys.modules.get("concurrent.futures.process")
     if process_pool is not None:
         process_pool._global_shutdown = False
-    trio = sys.modules.get("trio._core._run")
-    if hasattr(getattr(trio, "GLOBAL_RUN_CONTEXT", None), "runner"):
-        # Cancelled came over its loop, whose generator sits in a cycle with the exception's
-        # traceback. Until that ends trio believes itself to be running.
-        import gc
-
-        gc.collect()
     for number in list(_handlers):
         del _handlers[number]
         _host.take_signal(number, 0)
@@ -331,7 +324,11 @@ def without_idle(idents):
             frame, above = frame.f_back, frame
         return True
 
-    return [ident for ident in idents if is_busy(ident)]
+    busy = [ident for ident in idents if is_busy(ident)]
+    # This frame is one of them: a cycle, which would keep the program's frames alive, and what
+    # is to be closed with them.
+    frames.clear()
+    return busy
 
 
 def _code(found, *names):

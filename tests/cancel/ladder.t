@@ -188,6 +188,23 @@ with Slow():
        "a finally that blocks is interrupted within the grace period", result=result)
 
 
+@test
+def nothing_is_kept(tmp):
+    result = deadline("""
+import gc; gc.disable()
+class Held:
+    def __del__(self): say("freed")
+def wait():
+    held = Held()
+    time.sleep(60)
+try: wait()
+except subhost.Cancelled: say("caught")
+say("on")
+""")
+    equal((lines(result), result.status), (["caught", "freed", "on"], 124),
+          "what was cancelled is freed as under python, without a collection", result=result)
+
+
 ASYNC = """
 import asyncio
 async def inner():
