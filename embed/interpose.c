@@ -124,23 +124,32 @@ __attribute__((constructor)) static void resolve(void)
     if (__builtin_expect(!real_##name, 0))                                               \
         resolve();
 
-/* A call that returns -1 and errno. ENDED is evaluated for the early return. */
-#define INTERRUPTIBLE(type, call, ended)                                                 \
-    struct thread *self = interruptible_thread();                                        \
-    if (!self)                                                                           \
-        return call;                                                                     \
+/* A call that returns -1 and errno, again after each interruption that raised nothing. ENDED
+ * is evaluated for the early return. Each try begins with the caller's errno: a call that
+ * succeeds after an interruption must not leave EINTR there. CPython's epoll, poll and select
+ * look at errno alone, would wait again, and what was ready would be lost; for good where it
+ * is told once only (EPOLLONESHOT, EPOLLET). */
+#define TRIES(kind, type, call, ended)                                                   \
+    const int entry_errno = errno;                                                       \
     type result;                                                                         \
     atomic_store(&self->in_call, true);                                                  \
     for (;;) {                                                                           \
-        if (call_must_end(self, CALL_FAILS)) {                                           \
+        if (call_must_end(self, kind)) {                                                 \
             result = (ended);                                                            \
             break;                                                                       \
         }                                                                                \
+        errno = entry_errno;                                                             \
         result = call;                                                                   \
         if (result != (type)-1 || errno != EINTR || !atomic_load(&self->attention))      \
             break;                                                                       \
     }                                                                                    \
-    atomic_store(&self->in_call, false);                                                 \
+    atomic_store(&self->in_call, false);
+
+#define INTERRUPTIBLE(type, call, ended)                                                 \
+    struct thread *self = interruptible_thread();                                        \
+    if (!self)                                                                           \
+        return call;                                                                     \
+    TRIES(CALL_FAILS, type, call, ended)                                                 \
     return result;
 
 #define END_WITH_ERRNO (errno = early_errno(), -1)
@@ -266,20 +275,6 @@ static int msec_left(int64_t deadline)
     return msec > INT32_MAX ? INT32_MAX : (int)msec;
 }
 
-#define TIMED(kind, type, call, ended)                                                   \
-    atomic_store(&self->in_call, true);                                                  \
-    type result;                                                                         \
-    for (;;) {                                                                           \
-        if (call_must_end(self, kind)) {                                                 \
-            result = (ended);                                                            \
-            break;                                                                       \
-        }                                                                                \
-        result = call;                                                                   \
-        if (result != (type)-1 || errno != EINTR || !atomic_load(&self->attention))      \
-            break;                                                                       \
-    }                                                                                    \
-    atomic_store(&self->in_call, false);
-
 EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
     REAL(poll)
@@ -287,7 +282,7 @@ EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
     if (!self)
         return real_poll(fds, n, timeout);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(CALL_FAILS, int, real_poll(fds, n, msec_left(deadline)), END_WITH_ERRNO)
+    TRIES(CALL_FAILS, int, real_poll(fds, n, msec_left(deadline)), END_WITH_ERRNO)
     return result;
 }
 
@@ -298,7 +293,7 @@ EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size)
     if (!self)
         return real___poll_chk(fds, n, timeout, size);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(CALL_FAILS, int, real___poll_chk(fds, n, msec_left(deadline), size),
+    TRIES(CALL_FAILS, int, real___poll_chk(fds, n, msec_left(deadline), size),
           END_WITH_ERRNO)
     return result;
 }
@@ -313,7 +308,7 @@ EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
     int64_t deadline = wait_deadline(
         timeout ? timeout->tv_sec * INT64_C(1000000000) + timeout->tv_nsec : -1);
     struct timespec left;
-    TIMED(CALL_FAILS, int,
+    TRIES(CALL_FAILS, int,
           (left = subhost__timespec(time_left(deadline)),
            real_ppoll(fds, n, timeout ? &left : NULL, mask)),
           END_WITH_ERRNO)
@@ -327,7 +322,7 @@ EXPORT int epoll_wait(int fd, struct epoll_event *events, int n, int timeout)
     if (!self)
         return real_epoll_wait(fd, events, n, timeout);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(CALL_ENDS, int, real_epoll_wait(fd, events, n, msec_left(deadline)),
+    TRIES(CALL_ENDS, int, real_epoll_wait(fd, events, n, msec_left(deadline)),
           (errno = 0, 0))
     return result;
 }
@@ -342,7 +337,7 @@ EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *rest
     int64_t deadline = wait_deadline(
         timeout ? (timeout->tv_sec * INT64_C(1000000) + timeout->tv_usec) * 1000 : -1);
     /* The sets are left alone by a select() that fails (select(2)). */
-    TIMED(CALL_FAILS, int,
+    TRIES(CALL_FAILS, int,
           (timeout
                ? (void)(*timeout = (struct timeval){time_left(deadline) / 1000000000,
                                                     time_left(deadline) / 1000 % 1000000})
