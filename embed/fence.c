@@ -57,6 +57,8 @@ int subhost__fence_refuse(const char *what)
 static int on_audit_event(const char *event, PyObject *args, void *data)
 {
     (void)args, (void)data;
+    if (event[0] == 'c' && strcmp(event, "cpython.PyInterpreterState_Clear") == 0)
+        subhost__driver_interp_clears();
     /* Nearly every event ends here: the hook is on the path of each import and open. */
     if (event[0] != 'o' || strncmp(event, "os.fork", 7) != 0)
         return 0;
