@@ -133,6 +133,8 @@ static void before_fork(void)
     if (tstate)
         subhost__channel_pending_call(PyThreadState_GetInterpreter(tstate),
                                       on_pending_call, NULL);
+    else if (subhost__thread_self() && !subhost__interpose_reached())
+        subhost__channel_ring(subhost__thread_self()->interp); /* better than nothing */
 }
 
 static void after_fork_in_parent(void)
