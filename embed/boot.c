@@ -10,6 +10,7 @@
 
 #include "boot.h"
 #include "fence.h"
+#include "guard.h"
 #include "interp.h"
 #include "module.h"
 #include "siblings.h"
@@ -208,8 +209,9 @@ int subhost__boot(subhost_host *host, subhost_error **err)
     subhost__channel_choose_doorbell(host);
     subhost__interpose_check();
     host->no_siblings = subhost__siblings_check(host->options.no_sibling_detach);
+    code = subhost__guard_open(err);
     host->main_tstate = PyEval_SaveThread();
-    return 0;
+    return code;
 }
 
 int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_error **err)
@@ -220,6 +222,7 @@ int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_er
         return 0;
     PyEval_RestoreThread(host->main_tstate);
     host->main_tstate = NULL;
+    subhost__guard_close();
     if (Py_FinalizeEx() < 0)
         return subhost__fail(err, SUBHOST_EPYTHON, "Py_FinalizeEx failed to flush");
     return 0;

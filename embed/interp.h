@@ -390,6 +390,8 @@ enum thread_kind { THREAD_PROGRAM, THREAD_DRIVER, THREAD_ATTENDANT };
 struct thread *subhost__thread_adopt(subhost_interp *interp, enum thread_kind kind);
 /* Frees the calling thread's record. */
 void subhost__thread_forget(void);
+/* Leaves it to its memory: the calling thread is another process's (guard.c). */
+void subhost__thread_disown(void);
 /* Signals the threads that are inside an interruptible call. Main thread. */
 void subhost__thread_kick_all(subhost_interp *interp);
 bool subhost__thread_any_raise_pending(subhost_interp *interp);

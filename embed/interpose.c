@@ -43,6 +43,7 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "guard.h"
 #include "interp.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -87,7 +88,7 @@ extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size);
 extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
 /* clang-format off */
 #define WRAPPED(X)                                                                      \
-    X(read) X(write) X(readv) X(writev) X(sendfile64) X(splice) X(__read_chk) X(recv)   \
+    X(pthread_mutex_lock) X(read) X(write) X(readv) X(writev) X(sendfile64) X(splice) X(__read_chk) X(recv)   \
     X(__recv_chk) X(recvfrom) X(recvmsg) X(send) X(sendto) X(sendmsg) X(accept)         \
     X(accept4) X(connect) X(waitpid) X(wait) X(wait3) X(wait4) X(waitid) X(flock)       \
     X(lockf64) X(tcdrain) X(open64) X(openat64) X(sigwaitinfo) X(sigtimedwait)          \
@@ -471,6 +472,7 @@ static int lock_wait_again(struct thread *self)
 EXPORT int sem_wait(sem_t *sem)
 {
     REAL(sem_wait)
+    SUBHOST_GUARD();
     struct thread *self = interruptible_thread();
     if (!self)
         return real_sem_wait(sem);
@@ -480,6 +482,7 @@ EXPORT int sem_wait(sem_t *sem)
 EXPORT int sem_timedwait(sem_t *restrict sem, const struct timespec *restrict until)
 {
     REAL(sem_timedwait)
+    SUBHOST_GUARD();
     struct thread *self = interruptible_thread();
     if (!self)
         return real_sem_timedwait(sem, until);
@@ -490,6 +493,7 @@ EXPORT int sem_clockwait(sem_t *restrict sem, clockid_t clock,
                          const struct timespec *restrict until)
 {
     REAL(sem_clockwait)
+    SUBHOST_GUARD();
     struct thread *self = interruptible_thread();
     if (!self)
         return real_sem_clockwait(sem, clock, until);
@@ -516,6 +520,15 @@ int subhost__interruptible_wait(sem_t *sem, int64_t deadline, bool ends)
     if (self)
         atomic_store(&self->in_call, false);
     return result;
+}
+
+/* Not a call to interrupt: where the guard looks (guard.c), for a GIL is taken and released
+ * under one. On the path of every mutex of the process, so it does nothing else. */
+EXPORT int pthread_mutex_lock(pthread_mutex_t *mutex)
+{
+    REAL(pthread_mutex_lock)
+    SUBHOST_GUARD();
+    return real_pthread_mutex_lock(mutex);
 }
 
 /* ---- input() on a terminal ------------------------------------------------------ */
