@@ -204,8 +204,7 @@ struct subhost_task {
     subhost_task *live_next; /* host->live */
     bool cancel_asked;       /* by whomever: nothing is started below it any more */
     bool cancel_expected;    /* asked for by its nursery, its user, or from above it */
-    bool order_due;          /* cancel_live() has it on its list, with this grace: */
-    int64_t order_grace;
+    const void *ordered_by;  /* the cancel_live() that has it on its list; NULL: none */
     int64_t started_at, deadline;
     subhost_outcome outcome;
     char *detail; /* outcome.detail, owned */
