@@ -20,7 +20,7 @@
 #include "trail.h"
 
 #define RING_EVENTS 1024
-#define DETAIL_SIZE 232
+#define DETAIL_SIZE 664
 
 struct event {
     struct timespec monotonic, wall;

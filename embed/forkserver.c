@@ -211,8 +211,11 @@ static void prepare_image(struct forkserver *server)
         snprintf(server->failure, sizeof server->failure, "out of memory");
         return;
     }
-    if (subhost__module_boot(interp) < 0 || subhost__boot_site() < 0)
+    PyObject *run_call = NULL;
+    if (subhost__module_boot(interp) < 0 || subhost__boot_site() < 0 ||
+        !(run_call = subhost__nursery_get(interp, "run_call")))
         describe_failure(server, "preparing the main interpreter");
+    Py_XDECREF(run_call);
     const char *const *name = server->host->options.preload;
     for (; name && *name && !server->failure[0]; name++) {
         PyObject *module = PyImport_ImportModule(*name);

@@ -204,8 +204,7 @@ struct subhost_task {
     subhost_task *live_next; /* host->live */
     bool cancel_asked;       /* by whomever: nothing is started below it any more */
     bool cancel_expected;    /* asked for by its nursery, its user, or from above it */
-    bool order_due;          /* cancel_live() has it on its list, with this grace: */
-    int64_t order_grace;
+    const void *ordered_by;  /* the cancel_live() that has it on its list; NULL: none */
     int64_t started_at, deadline;
     subhost_outcome outcome;
     char *detail; /* outcome.detail, owned */
@@ -314,6 +313,9 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only);
 
 /* driver.c: the driver thread's main function; `arg` is an interp reference. */
 void *subhost__driver_main(void *arg);
+/* Called when CPython begins to clear the calling thread's interpreter. Does not return where
+ * the rest can be left to the end of the process. */
+void subhost__driver_interp_clears(void);
 
 /* program.c: runs the task's program in the current interpreter, and what follows its
  * end. Driver thread, GIL held. */
@@ -387,6 +389,8 @@ enum thread_kind { THREAD_PROGRAM, THREAD_DRIVER, THREAD_ATTENDANT };
 struct thread *subhost__thread_adopt(subhost_interp *interp, enum thread_kind kind);
 /* Frees the calling thread's record. */
 void subhost__thread_forget(void);
+/* Leaves it to its memory: the calling thread is another process's (guard.c). */
+void subhost__thread_disown(void);
 /* Signals the threads that are inside an interruptible call. Main thread. */
 void subhost__thread_kick_all(subhost_interp *interp);
 bool subhost__thread_any_raise_pending(subhost_interp *interp);

@@ -398,6 +398,7 @@ static PyMethodDef host_methods[] = {
     {"set_wakeup_fd", host_set_wakeup_fd, METH_O, NULL},
     {"block_signals", host_block_signals, METH_O, NULL},
     {"make_cancelled", host_make_cancelled, METH_NOARGS, NULL},
+    {"cancel_requested", module_cancel_requested, METH_NOARGS, NULL},
     {NULL},
 };
 

@@ -509,7 +509,7 @@ void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const c
 
 /* A child's grace is a little shorter, so that its parent, which waits for it, still has
  * time to leave when a child had to be abandoned. */
-#define GRACE_MARGIN SUBHOST_MSEC(50)
+#define GRACE_MARGIN SUBHOST_MSEC(250)
 
 static int64_t grace_below(int64_t grace)
 {
@@ -544,16 +544,15 @@ void subhost__task_expect_cancel(subhost_task *task)
     pthread_mutex_unlock(&task->interp->host->lock);
 }
 
-/* A reference to a live task with an order that is due, which it is no more; NULL: none. */
-static subhost_task *next_order(subhost_host *host, int64_t *grace)
+/* A reference to a live task on that list, where it is no more; NULL: none is left. */
+static subhost_task *next_ordered(subhost_host *host, const void *by)
 {
     pthread_mutex_lock(&host->lock);
     subhost_task *task = host->live;
-    while (task && !task->order_due)
+    while (task && task->ordered_by != by)
         task = task->live_next;
     if (task) {
-        task->order_due = false;
-        *grace = task->order_grace;
+        task->ordered_by = NULL;
         subhost__task_ref(task);
     }
     pthread_mutex_unlock(&host->lock);
@@ -561,29 +560,26 @@ static subhost_task *next_order(subhost_host *host, int64_t *grace)
 }
 
 /* Cancels the live calls of a parent, or of a nursery. In two steps and without memory of
- * its own: cancelling takes locks that come after host->lock, and cannot fail. Two threads
- * that do this at a time may do each other's. */
+ * its own: cancelling takes locks that come after host->lock, and must not fail. */
 static void cancel_live(subhost_host *host, const subhost_task *parent,
                         const struct nursery *nursery, int64_t grace,
                         enum subhost_reason reason, const char *text)
 {
-    bool any = false;
+    const int list = 0; /* its address is that of this call alone */
     pthread_mutex_lock(&host->lock);
     for (subhost_task *task = host->live; task; task = task->live_next) {
         if (task->cancel_asked || (parent && task->parent != parent) ||
             (nursery && task->nursery != nursery))
             continue;
-        task->cancel_asked = task->cancel_expected = task->order_due = true;
-        task->order_grace = grace;
-        any = true;
+        task->cancel_asked = task->cancel_expected = true;
+        task->ordered_by = &list;
     }
     pthread_mutex_unlock(&host->lock);
     subhost_task *task;
-    int64_t at_most;
-    while (any && (task = next_order(host, &at_most))) {
+    while ((task = next_ordered(host, &list))) {
         pthread_mutex_lock(&task->interp->lock);
-        if (at_most < task->grace)
-            task->grace = at_most;
+        if (grace < task->grace)
+            task->grace = grace;
         pthread_mutex_unlock(&task->interp->lock);
         cancel(task, reason, text);
         subhost_task_release(task);

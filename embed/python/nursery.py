@@ -426,7 +426,8 @@ class NurseryTask:
             if found is not None:
                 kind, code, detail, reason, duration, self._failed = found
                 if kind in ("cancelled", "timed-out"):
-                    detail = detail.removeprefix("subhost.Cancelled").removeprefix(": ") or reason
+                    head, _, text = detail.partition(": ")
+                    detail = text if head == "subhost.Cancelled" and text else reason
                 self._outcome = Outcome(kind, code, detail or "", duration)
         return self._outcome
 
@@ -472,6 +473,13 @@ class NurseryTask:
             else:
                 self._ending = None, self._error(outcome, payload)
         return self._ending
+
+    def _failure(self):
+        """What the nursery makes of a task that failed."""
+        if self.outcome.kind != "cancelled":
+            return self._end()[1]
+        # By a signal, say: Cancelled itself is for those who are cancelled.
+        return RemoteError("cancelled", f"task {self.name!r} ({self.outcome.detail})")
 
     def _error(self, outcome, payload):
         name = message = text = data = ""
@@ -557,7 +565,11 @@ class Nursery(_host.Nursery):
         """After all have ended. `error`: the body's; `interruption`: what was to be raised
         while they were waited for. What __exit__ returns."""
         self._open = False
-        errors = [task._end()[1] for task in self._tasks if task.outcome and task._failed]
+        ended = error if interruption is None else interruption
+        # What cancels this program, or task, may well have cancelled its tasks directly.
+        cancelled = isinstance(ended, (_host.Cancelled, KeyboardInterrupt))
+        errors = [task._failure() for task in self._tasks if task.outcome and task._failed
+                  and not (cancelled and task.outcome.kind in ("cancelled", "timed-out"))]
         if interruption is not None:
             if error is not None and not self._is_of_tasks(error, errors):
                 errors.append(error)
