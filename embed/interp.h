@@ -249,7 +249,7 @@ struct subhost_host {
     /* Forks (forkserver.c, children.c, child.c). */
     struct forkserver *forkserver; /* NULL: not started, or this is a forked child */
     struct children *children; /* forked by this process, the tree's root; NULL: none */
-    struct child_links *up;    /* in a forked child: to its supervisor and to the root */
+    struct child_wires *up;    /* in a forked child: to its supervisor and to the root */
     const char *no_siblings;   /* why a fork with live siblings is refused, or NULL */
     bool is_child;
 
