@@ -313,9 +313,6 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only);
 
 /* driver.c: the driver thread's main function; `arg` is an interp reference. */
 void *subhost__driver_main(void *arg);
-/* Called when CPython begins to clear the calling thread's interpreter. Does not return where
- * the rest can be left to the end of the process. */
-void subhost__driver_interp_clears(void);
 
 /* program.c: runs the task's program in the current interpreter, and what follows its
  * end. Driver thread, GIL held. */
