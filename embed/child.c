@@ -23,11 +23,12 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "guard.h"
 #include "process.h"
 #include "siblings.h"
 
-struct child_links {
-    struct link supervisor, root;
+struct child_wires {
+    struct wire supervisor, root;
     subhost_interp *interp; /* where tasks run */
     subhost_task *task;     /* the one that runs; a reference */
     bool last;              /* nothing comes after it */
@@ -82,6 +83,8 @@ static void close_inherited(const struct child_birth *birth)
 
 static void prelude(const struct child_birth *birth)
 {
+    subhost__guard_own_fork(false);
+    subhost__guard_adopt();
     subhost__siblings_detach();
     subhost__fd_forget_all();
     close_inherited(birth);
@@ -91,7 +94,7 @@ static void prelude(const struct child_birth *birth)
 
 /* ---- 3: a host again -------------------------------------------------------------- */
 
-static void become_host(const struct child_birth *birth, struct child_links *up)
+static void become_host(const struct child_birth *birth, struct child_wires *up)
 {
     subhost_host *host = birth->host;
     subhost__host_after_fork(host, birth->request->serial);
@@ -104,19 +107,19 @@ static void become_host(const struct child_birth *birth, struct child_links *up)
         code = subhost__signals_open(host, &err);
     if (code)
         give_up(subhost_error_message(err));
-    if (subhost__link_open(&up->supervisor, host, subhost__fd_take(birth->control)) ||
-        subhost__link_open(&up->root, host, subhost__fd_take(birth->service)))
+    if (subhost__wire_open(&up->supervisor, host, subhost__fd_take(birth->control)) ||
+        subhost__wire_open(&up->root, host, subhost__fd_take(birth->service)))
         give_up("epoll_ctl");
     /* Before there are threads, which inherit the mask. */
     pthread_sigmask(SIG_SETMASK, &host->initial_mask, NULL);
     if (subhost__interp_start_main(up->interp))
         give_up("starting a driver thread");
-    subhost__link_send(&up->supervisor, FRAME_HELLO, 0, NULL, 0, NULL, 0);
+    subhost__wire_send(&up->supervisor, FRAME_HELLO, 0, NULL, 0, NULL, 0);
 }
 
 /* ---- 4: serving ------------------------------------------------------------------- */
 
-static void send_ended(struct child_links *up, subhost_task *task)
+static void send_ended(struct child_wires *up, subhost_task *task)
 {
     subhost_outcome outcome = {.size = sizeof outcome};
     subhost_task_wait(task, 0, &outcome, NULL);
@@ -134,7 +137,7 @@ static void send_ended(struct child_links *up, subhost_task *task)
     subhost__pack_u64(&pack, (uint64_t)stats.cancel_latency_last);
     subhost__pack_string(&pack, outcome.detail);
     subhost__pack_bytes(&pack, task->result, task->result_size);
-    if (pack.failed || !subhost__link_send(&up->supervisor, FRAME_ENDED, task->id,
+    if (pack.failed || !subhost__wire_send(&up->supervisor, FRAME_ENDED, task->id,
                                            pack.data, pack.size, NULL, 0))
         up->done = true; /* then our exit is all that is heard of it */
     free(pack.data);
@@ -143,7 +146,7 @@ static void send_ended(struct child_links *up, subhost_task *task)
 
 static void on_end(subhost_task *task, void *data)
 {
-    struct child_links *up = data;
+    struct child_wires *up = data;
     send_ended(up, task);
     subhost_task_release(up->task);
     up->task = NULL;
@@ -151,7 +154,7 @@ static void on_end(subhost_task *task, void *data)
         up->done = true;
 }
 
-static void on_run(struct child_links *up, const struct frame *frame)
+static void on_run(struct child_wires *up, const struct frame *frame)
 {
     struct unpack unpack = {.data = frame->data, .size = frame->size};
     subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
@@ -169,7 +172,7 @@ static void on_run(struct child_links *up, const struct frame *frame)
     }
 }
 
-static void on_cancel(struct child_links *up, const struct frame *frame)
+static void on_cancel(struct child_wires *up, const struct frame *frame)
 {
     struct unpack unpack = {.data = frame->data, .size = frame->size};
     uint64_t reason = subhost__unpack_u64(&unpack);
@@ -182,10 +185,10 @@ static void on_cancel(struct child_links *up, const struct frame *frame)
     free(text);
 }
 
-static void hear_supervisor(subhost_host *host, struct child_links *up)
+static void hear_supervisor(subhost_host *host, struct child_wires *up)
 {
     struct frame frame;
-    while (subhost__link_take(&up->supervisor, &frame)) {
+    while (subhost__wire_take(&up->supervisor, &frame)) {
         for (unsigned i = 0; i < frame.n_fds; i++)
             subhost__fd_close(frame.fds[i]);
         switch ((enum process_frame)frame.type) {
@@ -204,10 +207,10 @@ static void hear_supervisor(subhost_host *host, struct child_links *up)
     }
 }
 
-static void hear_root(subhost_host *host, struct child_links *up)
+static void hear_root(subhost_host *host, struct child_wires *up)
 {
     struct frame frame;
-    while (subhost__link_take(&up->root, &frame)) {
+    while (subhost__wire_take(&up->root, &frame)) {
         struct unpack unpack = {.data = frame.data, .size = frame.size};
         struct process *process = subhost__process_find(host, frame.id);
         if (frame.type == FRAME_FORKED && frame.n_fds == 2 && process) {
@@ -222,14 +225,14 @@ static void hear_root(subhost_host *host, struct child_links *up)
         } else if (frame.type == FRAME_REAPED && process) {
             subhost__process_reaped(process, (int)subhost__unpack_u64(&unpack));
         }
-        /* Of a process that nobody waits for any more: it sees the end of its link. */
+        /* Of a process that nobody waits for any more: it sees the end of its wire. */
         for (unsigned i = 0; i < frame.n_fds; i++)
             subhost__fd_close(frame.fds[i]);
     }
 }
 
 /* The supervisor or the root is gone. */
-static void become_orphan(subhost_host *host, struct child_links *up)
+static void become_orphan(subhost_host *host, struct child_wires *up)
 {
     up->orphan = true;
     subhost__trail_note(host->trail, "orphan", 0, 0, "%s is gone",
@@ -250,10 +253,10 @@ static void become_orphan(subhost_host *host, struct child_links *up)
     }
 }
 
-static _Noreturn void serve(subhost_host *host, struct child_links *up)
+static _Noreturn void serve(subhost_host *host, struct child_wires *up)
 {
     subhost_error *err = NULL;
-    while (!up->done || !subhost__link_flushed(&up->supervisor)) {
+    while (!up->done || !subhost__wire_flushed(&up->supervisor)) {
         if (subhost_dispatch(host, SUBHOST_FOREVER, &err) < 0)
             give_up(subhost_error_message(err));
         hear_supervisor(host, up);
@@ -263,7 +266,7 @@ static _Noreturn void serve(subhost_host *host, struct child_links *up)
         if (atomic_load(&up->interp->state) == INTERP_FAILED)
             give_up(up->interp->failure ? up->interp->failure : "out of memory");
     }
-    /* Children of its own see the end of their links, and the root reaps them. No exit
+    /* Children of its own see the end of their wires, and the root reaps them. No exit
      * handlers: they are the parent's (as os._exit() in multiprocessing's children). */
     fflush(stdout);
     fflush(stderr);
@@ -272,7 +275,7 @@ static _Noreturn void serve(subhost_host *host, struct child_links *up)
 
 _Noreturn void subhost__child_main(const struct child_birth *birth)
 {
-    static struct child_links up; /* there is one */
+    static struct child_wires up; /* there is one */
     prelude(birth);
     PyOS_AfterFork_Child();
     become_host(birth, &up);
@@ -294,7 +297,7 @@ bool subhost__child_ask_fork(subhost_host *host, uint64_t id, const char *name,
         if (open)
             fds[n_fds++] = stdio[i];
     }
-    bool sent = !pack.failed && subhost__link_send(&host->up->root, FRAME_FORK, id,
+    bool sent = !pack.failed && subhost__wire_send(&host->up->root, FRAME_FORK, id,
                                                    pack.data, pack.size, fds, n_fds);
     free(pack.data);
     return sent;
@@ -307,12 +310,12 @@ void subhost__child_pass_output(subhost_host *host, const char *name, int stream
     subhost__pack_string(&pack, name);
     subhost__pack_bytes(&pack, text, size);
     if (!pack.failed)
-        subhost__link_send(&host->up->supervisor, FRAME_OUTPUT, (uint64_t)stream,
+        subhost__wire_send(&host->up->supervisor, FRAME_OUTPUT, (uint64_t)stream,
                            pack.data, pack.size, NULL, 0);
     free(pack.data);
 }
 
 void subhost__child_pass_trail(subhost_host *host, const char *text, size_t size)
 {
-    subhost__link_send(&host->up->supervisor, FRAME_TRAIL, 0, text, size, NULL, 0);
+    subhost__wire_send(&host->up->supervisor, FRAME_TRAIL, 0, text, size, NULL, 0);
 }

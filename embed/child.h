@@ -3,7 +3,7 @@
 #define SUBHOST_CHILD_H
 
 #include "forkserver.h"
-#include "link.h"
+#include "wire.h"
 
 struct child_birth {
     subhost_host *host;          /* the parent's; becomes the child's */

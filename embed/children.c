@@ -19,7 +19,7 @@
 struct child {
     struct source pidfd; /* first: what is ready is the child */
     struct child *next;
-    struct link link; /* it asks for forks, and hears of them */
+    struct wire wire; /* it asks for forks, and hears of them */
     pid_t pid;
     bool ended;
     /* Who is told; both NULL: nobody any more. `id` is what they call it. */
@@ -44,7 +44,7 @@ static void refuse_fork(struct child *child, uint64_t id, const char *why)
 {
     struct pack pack = {0};
     subhost__pack_string(&pack, why);
-    subhost__link_send(&child->link, FRAME_FORK_FAILED, id, pack.data, pack.size, NULL,
+    subhost__wire_send(&child->wire, FRAME_FORK_FAILED, id, pack.data, pack.size, NULL,
                        0);
     free(pack.data);
 }
@@ -78,7 +78,7 @@ static void on_fork(subhost_host *host, struct child *child, struct frame *frame
 static void hear(subhost_host *host, struct child *child)
 {
     struct frame frame;
-    while (subhost__link_take(&child->link, &frame)) {
+    while (subhost__wire_take(&child->wire, &frame)) {
         if (frame.type == FRAME_FORK) {
             on_fork(host, child, &frame);
             continue;
@@ -102,17 +102,17 @@ static bool give(struct child *child, struct fork_request *request)
         return true;
     }
     if (!request->child)
-        return true; /* nobody any more: it sees the end of its links */
+        return true; /* nobody any more: it sees the end of its wires */
     struct pack pack = {0};
     int fds[] = {request->control, child->pidfd.fd};
     subhost__pack_u64(&pack, (uint64_t)request->pid);
-    bool sent = subhost__link_send(&request->child->link, FRAME_FORKED, request->id,
+    bool sent = subhost__wire_send(&request->child->wire, FRAME_FORKED, request->id,
                                    pack.data, pack.size, fds, ARRAY_LENGTH(fds));
     free(pack.data);
     return sent;
 }
 
-/* False: it has been given to nobody, and sees the end of its links. */
+/* False: it has been given to nobody, and sees the end of its wires. */
 static bool adopt(subhost_host *host, struct fork_request *request)
 {
     struct child *child = calloc(1, sizeof *child);
@@ -133,7 +133,7 @@ static bool adopt(subhost_host *host, struct fork_request *request)
     }
     child->next = host->children->first;
     host->children->first = child;
-    bool given = subhost__link_open(&child->link, host, service) == 0 && !child->ended &&
+    bool given = subhost__wire_open(&child->wire, host, service) == 0 && !child->ended &&
                  give(child, request);
     if (!given) {
         child->supervisor = NULL; /* they hear of it in another way */
@@ -187,7 +187,7 @@ static void tell(struct child *child, int status)
     } else if (child->supervisor_child) {
         struct pack pack = {0};
         subhost__pack_u64(&pack, (uint64_t)(int64_t)status);
-        subhost__link_send(&child->supervisor_child->link, FRAME_REAPED, child->id,
+        subhost__wire_send(&child->supervisor_child->wire, FRAME_REAPED, child->id,
                            pack.data, pack.size, NULL, 0);
         free(pack.data);
     }
@@ -197,7 +197,7 @@ static void free_child(subhost_host *host, struct child *child)
 {
     subhost__loop_unwatch(host, &child->pidfd);
     subhost__fd_close(child->pidfd.fd);
-    subhost__link_close(&child->link, host);
+    subhost__wire_close(&child->wire, host);
     free(child);
 }
 

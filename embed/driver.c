@@ -1,7 +1,6 @@
 /* The driver thread: creates its interpreter, runs its tasks, ends it. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,40 +187,6 @@ static bool end_daemon_threads(subhost_interp *interp)
     return true;
 }
 
-/* A process that exits need not give memory back piece by piece: it leaves
- * Py_EndInterpreter() where that has run what can be noticed (atexit, destructors, the end of
- * the modules) and comes to the interpreter's own structures. CPython says so by an audit
- * event, which is raised with no lock held. */
-static _Thread_local jmp_buf *way_out;
-static _Thread_local PyInterpreterState *ending; /* a program may have made others */
-
-void subhost__driver_interp_clears(void)
-{
-    struct thread *self = subhost__thread_self();
-    if (!self || !way_out || PyInterpreterState_Get() != ending)
-        return;
-    subhost_host *host = self->interp->host;
-    pthread_mutex_lock(&host->lock);
-    bool exiting = host->exiting;
-    pthread_mutex_unlock(&host->lock);
-    if (exiting)
-        longjmp(*way_out, 1);
-}
-
-/* Py_EndInterpreter(). Attached before, detached after. */
-static void end_python(PyThreadState *tstate)
-{
-    jmp_buf here;
-    if (setjmp(here) == 0) {
-        way_out = &here;
-        ending = PyThreadState_GetInterpreter(tstate);
-        Py_EndInterpreter(tstate);
-    } else {
-        PyEval_SaveThread();
-    }
-    way_out = NULL;
-}
-
 /* False: it could not be ended, and stays. Detached, before and after. */
 static bool end_interpreter(subhost_interp *interp)
 {
@@ -250,7 +215,7 @@ static bool end_interpreter(subhost_interp *interp)
     Py_XDECREF(module);
     PyThreadState *tstate = interp->driver_tstate;
     interp->driver_tstate = NULL;
-    end_python(tstate);
+    Py_EndInterpreter(tstate);
     NOTE(interp, "interp-ended", "%s", interp->name);
     pthread_mutex_unlock(&host->creation);
     pthread_mutex_lock(&host->lock);

@@ -115,8 +115,6 @@ static int refuse_preexec_fn(void)
 static int on_audit_event(const char *event, PyObject *args, void *data)
 {
     (void)args, (void)data;
-    if (event[0] == 'c' && strcmp(event, "cpython.PyInterpreterState_Clear") == 0)
-        subhost__driver_interp_clears();
     /* Nearly every event ends here: the hook is on the path of each import and open. */
     if (event[0] == 's')
         return strcmp(event, "subprocess.Popen") == 0 ? refuse_preexec_fn() : 0;

@@ -24,6 +24,7 @@
 #include "boot.h"
 #include "child.h"
 #include "fd.h"
+#include "guard.h"
 #include "module.h"
 #include "siblings.h"
 
@@ -132,12 +133,14 @@ static void fork_attached(struct forkserver *server, struct fork_request *reques
         .control = sockets->control[1],
         .service = sockets->service[1],
     };
+    subhost__guard_own_fork(true);
     PyOS_BeforeFork();
     pid_t pid = fork();
     if (pid == 0)
         subhost__child_main(&birth);
     int error = errno;
     PyOS_AfterFork_Parent();
+    subhost__guard_own_fork(false);
     if (pid < 0)
         refuse(request, "fork: %s", strerror(error));
     else
@@ -387,7 +390,7 @@ bool subhost__forkserver_stop(subhost_host *host, int64_t deadline)
     }
     for (struct fork_request *request; (request = server->done);) {
         server->done = request->next;
-        subhost__fork_request_free(request); /* its child sees the end of its links */
+        subhost__fork_request_free(request); /* its child sees the end of its wires */
     }
     if (server->main_interp)
         subhost__interp_unref(server->main_interp);

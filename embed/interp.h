@@ -249,7 +249,7 @@ struct subhost_host {
     /* Forks (forkserver.c, children.c, child.c). */
     struct forkserver *forkserver; /* NULL: not started, or this is a forked child */
     struct children *children; /* forked by this process, the tree's root; NULL: none */
-    struct child_links *up;    /* in a forked child: to its supervisor and to the root */
+    struct child_wires *up;    /* in a forked child: to its supervisor and to the root */
     const char *no_siblings;   /* why a fork with live siblings is refused, or NULL */
     bool is_child;
 
@@ -313,9 +313,6 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only);
 
 /* driver.c: the driver thread's main function; `arg` is an interp reference. */
 void *subhost__driver_main(void *arg);
-/* Called when CPython begins to clear the calling thread's interpreter. Does not return where
- * the rest can be left to the end of the process. */
-void subhost__driver_interp_clears(void);
 
 /* program.c: runs the task's program in the current interpreter, and what follows its
  * end. Driver thread, GIL held. */

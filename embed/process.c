@@ -2,7 +2,7 @@
  *
  * The supervisor may be the root, which forked the child, or a child itself, for which the
  * root did; the difference is in whom it asks and who tells it the exit status. Its tools
- * are the control link, over which everything goes, and the pidfd, which kills.
+ * are the control wire, over which everything goes, and the pidfd, which kills.
  *
  *   new -> asked -> alive -> ended        (a fork that fails: asked -> ended) */
 #define _GNU_SOURCE
@@ -47,7 +47,7 @@ struct process {
     subhost_interp *interp;
     enum process_state state;
     uint64_t id; /* in this process, 1, 2, 3 ... */
-    struct link control;
+    struct wire control;
     int64_t since;    /* in this state */
     int64_t ended_at; /* its pidfd was ready, or it was killed; 0: neither */
     bool hello;       /* it was heard of */
@@ -76,7 +76,7 @@ void subhost__process_free(struct process *process)
     if (!process)
         return;
     subhost_host *host = process->interp->host;
-    subhost__link_close(&process->control, host);
+    subhost__wire_close(&process->control, host);
     if (process->pidfd.fd >= 0) {
         subhost__loop_unwatch(host, &process->pidfd);
         subhost__fd_close(process->pidfd.fd);
@@ -168,7 +168,7 @@ static void pidfd_ready(struct source *source, uint32_t events)
     struct process *process = (struct process *)source;
     (void)events;
     process->ended_at = subhost__now();
-    /* Whatever it sent is in the link, whose end comes with it. */
+    /* Whatever it sent is in the wire, whose end comes with it. */
     subhost__loop_unwatch(process->interp->host, source);
 }
 
@@ -180,7 +180,7 @@ void subhost__process_forked(struct process *process, pid_t pid, int control, in
     atomic_store(&interp->pid, pid);
     if (interp->capture)
         subhost__capture_given(interp->capture);
-    int error = subhost__link_open(&process->control, host, control);
+    int error = subhost__wire_open(&process->control, host, control);
     if (!error)
         error = subhost__loop_watch(host, &process->pidfd, EPOLLIN);
     pthread_mutex_lock(&host->lock);
@@ -214,7 +214,7 @@ void subhost__process_kill(struct process *process)
 void subhost__process_dump(struct process *process)
 {
     if (process->state == PROCESS_ALIVE)
-        subhost__link_send(&process->control, FRAME_DUMP, 0, NULL, 0, NULL, 0);
+        subhost__wire_send(&process->control, FRAME_DUMP, 0, NULL, 0, NULL, 0);
 }
 
 /* ---- tasks ---------------------------------------------------------------------- */
@@ -248,7 +248,7 @@ static bool send_task(struct process *process)
     subhost__task_pack(&pack, task, last);
     process->released = last;
     process->cancelling = false;
-    if (pack.failed || !subhost__link_send(&process->control, FRAME_RUN, task->id,
+    if (pack.failed || !subhost__wire_send(&process->control, FRAME_RUN, task->id,
                                            pack.data, pack.size, NULL, 0))
         subhost__process_kill(process); /* or it is dead already: its end says it all */
     free(pack.data);
@@ -321,7 +321,7 @@ static void hear(struct process *process)
 {
     subhost_host *host = process->interp->host;
     struct frame frame;
-    while (subhost__link_take(&process->control, &frame)) {
+    while (subhost__wire_take(&process->control, &frame)) {
         for (unsigned i = 0; i < frame.n_fds; i++)
             subhost__fd_close(frame.fds[i]); /* nothing that we expect */
         process->hello = true;
@@ -356,7 +356,7 @@ static int64_t climb(struct process *process, int64_t now)
     pthread_mutex_unlock(&interp->lock);
     if (!process->cancelling) {
         process->cancelling = true;
-        subhost__link_send(&process->control, FRAME_CANCEL, task->id, pack.data,
+        subhost__wire_send(&process->control, FRAME_CANCEL, task->id, pack.data,
                            pack.size, NULL, 0);
     }
     free(pack.data);
@@ -401,7 +401,7 @@ static void end(struct process *process, const char *why)
     if (interp->current)
         conclude(process, why);
     subhost__task_end_queue(interp, SUBHOST_FAILED, -1, "its process has ended");
-    subhost__link_close(&process->control, host);
+    subhost__wire_close(&process->control, host);
     pthread_mutex_lock(&interp->lock);
     interp->releasing = true;
     subhost__interp_enter(interp, INTERP_CLOSING);
@@ -427,7 +427,7 @@ static int64_t await_status(struct process *process, int64_t now)
     if (!process->status_known && !root_gone)
         return patience;
     if (!process->control.ended && !root_gone && now < patience)
-        return patience; /* the end of the link comes with the next round */
+        return patience; /* the end of the wire comes with the next round */
     if (process->status < 0)
         snprintf(why, sizeof why, "ended; its exit status is lost");
     else if (WIFSIGNALED(process->status))

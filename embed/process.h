@@ -4,7 +4,7 @@
 #define SUBHOST_PROCESS_H
 
 #include "forkserver.h"
-#include "link.h"
+#include "wire.h"
 
 /* What travels over the links. */
 #define PROCESS_FRAMES(X)                                                                \

@@ -209,7 +209,7 @@ static bool is_reachable(subhost_interp *interp)
 {
     enum interp_state state = atomic_load(&interp->state);
     if (interp->process)
-        return false; /* it is asked over its link */
+        return false; /* it is asked over its wire */
     return state == INTERP_RUNNING || state == INTERP_FINISHING || state == INTERP_IDLE;
 }
 

@@ -9,8 +9,10 @@ interpreter, complete() has CPython load what it would have loaded at its start.
 
 import _codecs
 import _io
+import gc
 import sys
 
+gc.disable()  # what is made at the start stays
 _started = False
 
 
@@ -38,6 +40,7 @@ def complete(wanted):
     this = _bootstrap._bootstrap_external
     if this.__dict__ is not globals():
         return
+    gc.enable()
     sys.meta_path.remove(this)
     _codecs.unregister(_search)
     del sys.modules[__name__]

@@ -338,7 +338,8 @@ def without_idle(idents):
     - a pool's idle workers: they wait for work, end when their pool is shut down, and would
       only log what is raised in them;
     - asyncio's helper that shuts such a pool down: its event loop would wait for ever;
-    - threads that are just being started: who starts them would wait for ever."""
+    - threads that are just being started: who starts them would wait for ever;
+    - threads that take or give back a Condition's lock: the `with` would not give it back."""
     pool = sys.modules.get("concurrent.futures.thread")
     base_events = sys.modules.get("asyncio.base_events")
     threading = sys.modules.get("threading")
@@ -347,13 +348,14 @@ def without_idle(idents):
     thread_run = _code(threading, "Thread", "run")
     bootstrap = _code(threading, "Thread", "_bootstrap")
     bootstrap_inner = _code(threading, "Thread", "_bootstrap_inner")
+    at_lock = [_code(threading, "Condition", name) for name in ("__enter__", "__exit__")]
     frames = _host.current_frames()
 
     def is_busy(ident):
         frame, above = frames.get(ident), None
         while frame is not None and frame.f_globals is globals():
             frame = frame.f_back  # this thread's own: what it is interrupted in
-        if frame is None or frame.f_code is worker:
+        if frame is None or frame.f_code is worker or frame.f_code in at_lock:
             return False
         if frame.f_code is thread_run:
             # About to call its target, which is not on the stack yet.

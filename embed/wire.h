@@ -1,7 +1,7 @@
-/* A link: frames, with descriptors if need be, over a stream socket to another process of
+/* A wire: frames, with descriptors if need be, over a stream socket to another process of
  * the tree. The main thread's. */
-#ifndef SUBHOST_LINK_H
-#define SUBHOST_LINK_H
+#ifndef SUBHOST_WIRE_H
+#define SUBHOST_WIRE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -9,43 +9,43 @@
 
 #include "loop.h"
 
-#define LINK_FDS_MAX 8 /* descriptors that travel with one frame */
+#define WIRE_FDS_MAX 8 /* descriptors that travel with one frame */
 
 struct frame {
     uint32_t type;
     uint64_t id; /* of the task or child it is about */
     const unsigned char *data;
     size_t size;
-    int fds[LINK_FDS_MAX]; /* the receiver owns them */
+    int fds[WIRE_FDS_MAX]; /* the receiver owns them */
     unsigned n_fds;
 };
 
-struct link_chunk;
+struct wire_chunk;
 
-struct link {
+struct wire {
     struct source source; /* .fd is the socket, -1: closed */
     bool ended;           /* the peer is gone, or what it sends makes no sense */
     unsigned char *in;
     size_t in_size, in_room, in_at;
-    int fds[4 * LINK_FDS_MAX]; /* received, and not yet taken with their frame */
+    int fds[4 * WIRE_FDS_MAX]; /* received, and not yet taken with their frame */
     unsigned n_fds;
-    struct link_chunk *out, **out_tail;
+    struct wire_chunk *out, **out_tail;
 };
 
 /* Takes the socket over and has the loop watch it. 0 or an errno; then the socket is
  * closed. */
-int subhost__link_open(struct link *link, subhost_host *host, int fd);
+int subhost__wire_open(struct wire *wire, subhost_host *host, int fd);
 /* Closes the socket and whatever is queued; may be called twice. */
-void subhost__link_close(struct link *link, subhost_host *host);
+void subhost__wire_close(struct wire *wire, subhost_host *host);
 
 /* Queues a frame and writes what the socket takes; the rest follows when it can. The
  * descriptors are duplicated, the caller keeps its own. False: out of memory or ended. */
-bool subhost__link_send(struct link *link, uint32_t type, uint64_t id, const void *data,
+bool subhost__wire_send(struct wire *wire, uint32_t type, uint64_t id, const void *data,
                         size_t size, const int *fds, unsigned n_fds);
 /* The next frame that has come in whole. Its data is valid until the next call. */
-bool subhost__link_take(struct link *link, struct frame *frame);
+bool subhost__wire_take(struct wire *wire, struct frame *frame);
 /* True when all that was sent is in the socket. */
-bool subhost__link_flushed(const struct link *link);
+bool subhost__wire_flushed(const struct wire *wire);
 
 /* ---- what is inside a frame ------------------------------------------------------- */
 

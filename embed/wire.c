@@ -1,9 +1,9 @@
-/* Frames over a stream socket: see link.h.
+/* Frames over a stream socket: see wire.h.
  *
  * A frame is a header and its data. Descriptors are sent with the header's first byte, so
  * they arrive before the frame is complete (unix(7): ancillary data is a barrier). */
 #define _GNU_SOURCE
-#include "link.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,15 +28,15 @@ struct header {
     uint64_t size;
 };
 
-struct link_chunk {
-    struct link_chunk *next;
+struct wire_chunk {
+    struct wire_chunk *next;
     size_t size, at;
-    int fds[LINK_FDS_MAX]; /* ours until they are sent */
+    int fds[WIRE_FDS_MAX]; /* ours until they are sent */
     unsigned n_fds;
     unsigned char bytes[];
 };
 
-static void free_chunk(struct link_chunk *chunk)
+static void free_chunk(struct wire_chunk *chunk)
 {
     for (unsigned i = 0; i < chunk->n_fds; i++)
         subhost__fd_close(chunk->fds[i]);
@@ -45,7 +45,7 @@ static void free_chunk(struct link_chunk *chunk)
 
 /* ---- writing -------------------------------------------------------------------- */
 
-static ssize_t send_some(int fd, const struct link_chunk *chunk)
+static ssize_t send_some(int fd, const struct wire_chunk *chunk)
 {
     char control[CMSG_SPACE(sizeof chunk->fds)];
     struct iovec iov = {(void *)(chunk->bytes + chunk->at), chunk->size - chunk->at};
@@ -64,22 +64,22 @@ static ssize_t send_some(int fd, const struct link_chunk *chunk)
     return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static void write_out(struct link *link)
+static void write_out(struct wire *wire)
 {
-    while (link->out && !link->ended) {
-        struct link_chunk *chunk = link->out;
-        ssize_t n = send_some(link->source.fd, chunk);
+    while (wire->out && !wire->ended) {
+        struct wire_chunk *chunk = wire->out;
+        ssize_t n = send_some(wire->source.fd, chunk);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
             /* Full: later. Anything else: what the peer has sent before it left is still
              * to be read, and then the end of file says it. */
             if (errno != EAGAIN && errno != EWOULDBLOCK) {
-                while ((chunk = link->out)) {
-                    link->out = chunk->next;
+                while ((chunk = wire->out)) {
+                    wire->out = chunk->next;
                     free_chunk(chunk);
                 }
-                link->out_tail = &link->out;
+                wire->out_tail = &wire->out;
             }
             return;
         }
@@ -88,33 +88,33 @@ static void write_out(struct link *link)
         chunk->n_fds = 0;
         chunk->at += (size_t)n;
         if (chunk->at == chunk->size) {
-            link->out = chunk->next;
-            if (!link->out)
-                link->out_tail = &link->out;
+            wire->out = chunk->next;
+            if (!wire->out)
+                wire->out_tail = &wire->out;
             free_chunk(chunk);
         }
     }
 }
 
-bool subhost__link_flushed(const struct link *link) { return !link->out || link->ended; }
+bool subhost__wire_flushed(const struct wire *wire) { return !wire->out || wire->ended; }
 
-static void watch_as_needed(struct link *link)
+static void watch_as_needed(struct wire *wire)
 {
-    uint32_t events = EPOLLIN | (link->out ? EPOLLOUT : 0);
-    if (link->source.watched && link->source.watched != events)
-        subhost__loop_watch(subhost__host(), &link->source, events);
+    uint32_t events = EPOLLIN | (wire->out ? EPOLLOUT : 0);
+    if (wire->source.watched && wire->source.watched != events)
+        subhost__loop_watch(subhost__host(), &wire->source, events);
 }
 
-bool subhost__link_send(struct link *link, uint32_t type, uint64_t id, const void *data,
+bool subhost__wire_send(struct wire *wire, uint32_t type, uint64_t id, const void *data,
                         size_t size, const int *fds, unsigned n_fds)
 {
     struct header header = {.type = type, .n_fds = n_fds, .id = id, .size = size};
-    if (link->ended || link->source.fd < 0 || n_fds > LINK_FDS_MAX)
+    if (wire->ended || wire->source.fd < 0 || n_fds > WIRE_FDS_MAX)
         return false;
-    struct link_chunk *chunk = malloc(sizeof *chunk + sizeof header + size);
+    struct wire_chunk *chunk = malloc(sizeof *chunk + sizeof header + size);
     if (!chunk)
         return false;
-    *chunk = (struct link_chunk){.size = sizeof header + size};
+    *chunk = (struct wire_chunk){.size = sizeof header + size};
     memcpy(chunk->bytes, &header, sizeof header);
     if (size > 0)
         memcpy(chunk->bytes + sizeof header, data, size);
@@ -126,36 +126,36 @@ bool subhost__link_send(struct link *link, uint32_t type, uint64_t id, const voi
         }
         chunk->fds[chunk->n_fds] = copy;
     }
-    *link->out_tail = chunk;
-    link->out_tail = &chunk->next;
-    write_out(link);
-    watch_as_needed(link);
+    *wire->out_tail = chunk;
+    wire->out_tail = &chunk->next;
+    write_out(wire);
+    watch_as_needed(wire);
     return true;
 }
 
 /* ---- reading -------------------------------------------------------------------- */
 
-static bool make_room(struct link *link)
+static bool make_room(struct wire *wire)
 {
-    if (link->in_at > 0) {
-        memmove(link->in, link->in + link->in_at, link->in_size - link->in_at);
-        link->in_size -= link->in_at;
-        link->in_at = 0;
+    if (wire->in_at > 0) {
+        memmove(wire->in, wire->in + wire->in_at, wire->in_size - wire->in_at);
+        wire->in_size -= wire->in_at;
+        wire->in_at = 0;
     }
-    if (link->in_room - link->in_size >= READ_SIZE)
+    if (wire->in_room - wire->in_size >= READ_SIZE)
         return true;
-    size_t room = link->in_room ? 2 * link->in_room : READ_SIZE;
-    while (room - link->in_size < READ_SIZE)
+    size_t room = wire->in_room ? 2 * wire->in_room : READ_SIZE;
+    while (room - wire->in_size < READ_SIZE)
         room *= 2;
-    unsigned char *in = realloc(link->in, room);
+    unsigned char *in = realloc(wire->in, room);
     if (!in)
         return false;
-    link->in = in;
-    link->in_room = room;
+    wire->in = in;
+    wire->in_room = room;
     return true;
 }
 
-static void keep_fds(struct link *link, struct msghdr *message)
+static void keep_fds(struct wire *wire, struct msghdr *message)
 {
     for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(message); cmsg;
          cmsg = CMSG_NXTHDR(message, cmsg)) {
@@ -166,115 +166,115 @@ static void keep_fds(struct link *link, struct msghdr *message)
             int fd;
             memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof fd, sizeof fd);
             fd = subhost__fd_take(fd);
-            if (link->n_fds < ARRAY_LENGTH(link->fds)) {
-                link->fds[link->n_fds++] = fd;
+            if (wire->n_fds < ARRAY_LENGTH(wire->fds)) {
+                wire->fds[wire->n_fds++] = fd;
             } else {
                 subhost__fd_close(fd);
-                link->ended = true;
+                wire->ended = true;
             }
         }
     }
 }
 
 /* False: nothing more for now. */
-static bool receive(struct link *link)
+static bool receive(struct wire *wire)
 {
-    char control[CMSG_SPACE(LINK_FDS_MAX * sizeof(int))];
-    if (!make_room(link)) {
-        link->ended = true; /* out of memory: the peer sees it as our end */
+    char control[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
+    if (!make_room(wire)) {
+        wire->ended = true; /* out of memory: the peer sees it as our end */
         return false;
     }
-    struct iovec iov = {link->in + link->in_size, link->in_room - link->in_size};
+    struct iovec iov = {wire->in + wire->in_size, wire->in_room - wire->in_size};
     struct msghdr message = {.msg_iov = &iov,
                              .msg_iovlen = 1,
                              .msg_control = control,
                              .msg_controllen = sizeof control};
-    ssize_t n = recvmsg(link->source.fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t n = recvmsg(wire->source.fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0)
         return errno == EINTR;
     if (n == 0) {
-        link->ended = true;
+        wire->ended = true;
         return false;
     }
-    keep_fds(link, &message);
-    link->in_size += (size_t)n;
-    return (size_t)n == iov.iov_len && link->in_size < ROUND_SIZE;
+    keep_fds(wire, &message);
+    wire->in_size += (size_t)n;
+    return (size_t)n == iov.iov_len && wire->in_size < ROUND_SIZE;
 }
 
-static void link_ready(struct source *source, uint32_t events)
+static void wire_ready(struct source *source, uint32_t events)
 {
-    struct link *link = (struct link *)source; /* its first member */
+    struct wire *wire = (struct wire *)source; /* its first member */
     if (events & EPOLLOUT)
-        write_out(link);
-    while (!link->ended && receive(link))
+        write_out(wire);
+    while (!wire->ended && receive(wire))
         ;
-    if (link->ended)
+    if (wire->ended)
         subhost__loop_unwatch(subhost__host(),
                               source); /* it would report that for ever */
     else
-        watch_as_needed(link);
+        watch_as_needed(wire);
 }
 
-bool subhost__link_take(struct link *link, struct frame *frame)
+bool subhost__wire_take(struct wire *wire, struct frame *frame)
 {
     struct header header;
-    size_t left = link->in_size - link->in_at;
+    size_t left = wire->in_size - wire->in_at;
     if (left < sizeof header)
         return false;
-    memcpy(&header, link->in + link->in_at, sizeof header);
-    if (header.size > FRAME_SIZE_MAX || header.n_fds > LINK_FDS_MAX) {
-        link->ended = true;
-        link->in_at = link->in_size;
+    memcpy(&header, wire->in + wire->in_at, sizeof header);
+    if (header.size > FRAME_SIZE_MAX || header.n_fds > WIRE_FDS_MAX) {
+        wire->ended = true;
+        wire->in_at = wire->in_size;
         return false;
     }
-    if (left - sizeof header < header.size || link->n_fds < header.n_fds)
+    if (left - sizeof header < header.size || wire->n_fds < header.n_fds)
         return false;
     *frame = (struct frame){.type = header.type,
                             .id = header.id,
-                            .data = link->in + link->in_at + sizeof header,
+                            .data = wire->in + wire->in_at + sizeof header,
                             .size = (size_t)header.size,
                             .n_fds = header.n_fds};
-    memcpy(frame->fds, link->fds, header.n_fds * sizeof *frame->fds);
-    link->n_fds -= header.n_fds;
-    memmove(link->fds, link->fds + header.n_fds, link->n_fds * sizeof *link->fds);
-    link->in_at += sizeof header + (size_t)header.size;
+    memcpy(frame->fds, wire->fds, header.n_fds * sizeof *frame->fds);
+    wire->n_fds -= header.n_fds;
+    memmove(wire->fds, wire->fds + header.n_fds, wire->n_fds * sizeof *wire->fds);
+    wire->in_at += sizeof header + (size_t)header.size;
     return true;
 }
 
 /* ---- opening and closing ---------------------------------------------------------- */
 
-int subhost__link_open(struct link *link, subhost_host *host, int fd)
+int subhost__wire_open(struct wire *wire, subhost_host *host, int fd)
 {
-    *link = (struct link){.source = {.fd = fd, .ready = link_ready}};
-    link->out_tail = &link->out;
-    int error = subhost__loop_watch(host, &link->source, EPOLLIN);
+    *wire = (struct wire){.source = {.fd = fd, .ready = wire_ready}};
+    wire->out_tail = &wire->out;
+    int error = subhost__loop_watch(host, &wire->source, EPOLLIN);
     if (error) {
         subhost__fd_close(fd);
-        link->source.fd = -1;
-        link->ended = true;
+        wire->source.fd = -1;
+        wire->ended = true;
     }
     return error;
 }
 
-void subhost__link_close(struct link *link, subhost_host *host)
+void subhost__wire_close(struct wire *wire, subhost_host *host)
 {
-    if (link->source.fd >= 0) {
-        subhost__loop_unwatch(host, &link->source);
-        subhost__fd_close(link->source.fd);
+    if (wire->source.fd >= 0) {
+        subhost__loop_unwatch(host, &wire->source);
+        subhost__fd_close(wire->source.fd);
     }
-    link->source.fd = -1;
-    link->ended = true;
-    while (link->n_fds > 0)
-        subhost__fd_close(link->fds[--link->n_fds]);
-    struct link_chunk *chunk;
-    while ((chunk = link->out)) {
-        link->out = chunk->next;
+    wire->source.fd = -1;
+    wire->ended = true;
+    while (wire->n_fds > 0)
+        subhost__fd_close(wire->fds[--wire->n_fds]);
+    struct wire_chunk *chunk;
+    while ((chunk = wire->out)) {
+        wire->out = chunk->next;
         free_chunk(chunk);
     }
-    link->out_tail = &link->out;
-    free(link->in);
-    link->in = NULL;
-    link->in_size = link->in_room = link->in_at = 0;
+    wire->out_tail = &wire->out;
+    free(wire->in);
+    wire->in = NULL;
+    wire->in_size = wire->in_room = wire->in_at = 0;
 }
 
 /* ---- packing ---------------------------------------------------------------------- */
