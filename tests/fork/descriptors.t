@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A child's descriptor table holds stdio, its control socket and its own loop, and nothing of
+"""A child's descriptor table holds stdio, two control sockets and its own loop, and nothing of
 its parents', at any depth, however many descriptors they have open."""
 import collections
 import json
@@ -13,7 +13,8 @@ from tap import SUBHOST, equal, main, ok, script, test
 from sessions import finished, run_hosted
 
 PROGRAM = pathlib.Path(__file__).resolve().parent / "programs" / "table.py"
-# What a host needs itself: its epoll, eventfds and timer, a pidfd; one control socket.
+# What a host needs itself: its epoll, eventfds and timer; a pidfd of what it supervises. And
+# two sockets: to its supervisor, and to the root, which forks.
 OWN = {"anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:[timerfd]",
        "anon_inode:[pidfd]", "pidfd"}
 
@@ -51,7 +52,7 @@ def exactly_what_it_should(tmp):
         sockets = [what for fd, what in table.items() if fd > 2 and what.startswith("socket:")]
         rest = {fd: what for fd, what in table.items()
                 if fd > 2 and what not in OWN and not what.startswith("socket:")}
-        equal((len(sockets), rest), (1, {}), f"depth {depth}, 500 open in each parent: one socket, "
+        equal((len(sockets), rest), (2, {}), f"depth {depth}, 500 open in each parent: two sockets, "
               "and nothing but the host's own", table=table)
         ok({0, 1, 2} <= set(table), f"depth {depth}: stdio is there", table=table)
         equal([table[fd] for fd in range(3)], [many[0][fd] for fd in range(3)],

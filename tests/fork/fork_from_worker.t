@@ -26,7 +26,7 @@ def values(result):
 
 
 def lives(name, *words, options=(), siblings=None):
-    result, left = run_hosted(*options, PROGRAM, *words, timeout=30 + TIMES)
+    result, left = run_hosted(*options, PROGRAM, *words, timeout=15 + TIMES)
     found = values(result)
     good = (result.status == 0 and not left and found.get("rounds") == TIMES
             and found.get("wrong") == [])

@@ -82,6 +82,7 @@ def a_spawner_killed(tmp):
             say("leaf", os.getpid())
             time.sleep(600)
         def spawner():
+            say("spawner", os.getpid())
             with subhost.open_nursery() as nursery:
                 nursery.start(leaf, isolation="process")
                 nursery.start(leaf, isolation="process")
@@ -89,7 +90,6 @@ def a_spawner_killed(tmp):
             try:
                 with subhost.open_nursery() as nursery:
                     task = nursery.start(spawner, isolation="process")
-                    say("spawner", task.pid)
             except ExceptionGroup as error:
                 say("failed", [str(e) for e in error.exceptions])
             say("outcome", task.outcome)

@@ -30,8 +30,7 @@ def leaves(error):
 
 def run_alone(function, *args, **kw):
     """Start it as the only task of a nursery; ("value", it) or ("error", type, text), and the
-    outcome. start() itself may say that it cannot. What the nursery raises besides is the same
-    error."""
+    outcome. start() itself may raise; what its nursery raises besides is the same error."""
     task = found = None
     try:
         with subhost.open_nursery() as nursery:
@@ -40,12 +39,10 @@ def run_alone(function, *args, **kw):
                 found = ("value", task.result(timeout=30))
             except Exception as error:
                 found = ("error", type(error).__name__, str(error))
-    except BaseExceptionGroup:
-        pass
-    except Exception as error:
-        if task:
-            raise
-        found = ("error", type(error).__name__, str(error))
+    except BaseExceptionGroup as group:
+        if not found:
+            error = leaves(group)[0]
+            found = ("error", type(error).__name__, str(error))
     return found, kind(task) if task else "not started"
 
 
