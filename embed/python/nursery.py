@@ -195,9 +195,9 @@ def pack_exception(error):
     while traceback is not None and traceback.tb_frame.f_code.co_filename == _SELF:
         traceback = traceback.tb_next
     error.__traceback__ = traceback
-    explanation = _prelude["explain"](error)
-    if explanation:
-        error.add_note(explanation)
+    if _prelude["explain"](error):
+        error.add_note("subhost: the module refuses an interpreter with a GIL of its own, as "
+                       "tasks have it; isolation='process' is the way out")
     text, data = _format(error), _Buffer()
     try:
         _ErrorPickler(data, {}).dump(error)
@@ -565,6 +565,8 @@ class Nursery(_host.Nursery):
         """After all have ended. `error`: the body's; `interruption`: what was to be raised
         while they were waited for. What __exit__ returns."""
         self._open = False
+        for task in self._tasks:
+            task._nursery = None  # a cycle, and nothing waits for it any more
         ended = error if interruption is None else interruption
         # What cancels this program, or task, may well have cancelled its tasks directly.
         cancelled = isinstance(ended, (_host.Cancelled, KeyboardInterrupt))
