@@ -335,7 +335,8 @@ def _way_out(function):
         return (f"{name!r} is {kind}: a task's function must be importable, that is, defined "
                 "at the top level of a module or of the script (whose main part is then "
                 "guarded by `if __name__ == '__main__':`)")
-    if getattr(target, "__module__", "") in ("__main__", "__mp_main__") and _describe_main() is None:
+    module = getattr(target, "__module__", "")
+    if module in ("__main__", "__mp_main__") and _describe_main() is None:
         return (f"{name!r} is defined in a program that was read from standard input, which "
                 "a task cannot import: define it in a module, or in a script with a file")
     return None

@@ -169,7 +169,7 @@ def groups(folder, isolation):
             inner = group.exceptions[0]
             print(type(inner).__name__, type(inner.exceptions[0]).__name__)
             print("in fail" in str(leaves(group)[0].__cause__))
-            print("in middle" in str(inner.__cause__), "in middle" in str(inner.exceptions[0].__cause__))
+            print(*("in middle" in str(e.__cause__) for e in (inner, inner.exceptions[0])))
         """, "1 ['deep']\nExceptionGroup ExceptionGroup\nTrue\nTrue True\n",
            "three levels deep, each with its traceback", isolation=isolation)
     prints(folder, "def both():\n    time.sleep(0.3)\n    raise KeyError('late')", """
