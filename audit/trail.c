@@ -20,7 +20,7 @@
 #include "trail.h"
 
 #define RING_EVENTS 1024
-#define DETAIL_SIZE 232
+#define DETAIL_SIZE 664
 
 struct event {
     struct timespec monotonic, wall;
@@ -32,6 +32,9 @@ struct event {
 
 struct trail {
     int fd;
+    /* In a forked child, in place of the file: */
+    void (*pass)(void *data, const char *text, size_t size);
+    void *pass_data;
     void (*wake)(void *data);
     void *wake_data;
     pthread_mutex_t lock;
@@ -136,6 +139,10 @@ static void put_event(FILE *out, const struct event *event)
 
 static void write_all(struct trail *trail, const char *text, size_t size)
 {
+    if (trail->pass) {
+        trail->pass(trail->pass_data, text, size);
+        return;
+    }
     while (size > 0 && !trail->write_error) {
         ssize_t n = write(trail->fd, text, size);
         if (n < 0 && errno != EINTR)
@@ -177,6 +184,28 @@ void subhost__trail_write(struct trail *trail)
         write_all(trail, text, size);
         free(text);
     }
+}
+
+void subhost__trail_pass(struct trail *trail, const char *lines, size_t size)
+{
+    if (trail)
+        write_all(trail, lines, size);
+}
+
+void subhost__trail_after_fork(struct trail *trail,
+                               void (*pass)(void *data, const char *text, size_t size),
+                               void *data)
+{
+    if (!trail)
+        return;
+    pthread_mutex_init(&trail->lock,
+                       NULL); /* a thread of the parent's may have held it */
+    trail->fd = -1;
+    trail->pass = pass;
+    trail->pass_data = data;
+    trail->first = trail->count = 0; /* the parent writes these */
+    trail->lost = trail->lost_said = 0;
+    trail->write_error = 0;
 }
 
 void subhost__trail_close(struct trail *trail)

@@ -3,6 +3,7 @@
 #define SUBHOST_TRAIL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "embed/error.h"
 
@@ -21,6 +22,12 @@ void subhost__trail_note(struct trail *trail, const char *name, unsigned interp,
 
 /* Writes what has been noted. Main thread. */
 void subhost__trail_write(struct trail *trail);
+/* Adds whole lines that came from a forked child. Main thread. */
+void subhost__trail_pass(struct trail *trail, const char *lines, size_t size);
+/* In a forked child: lines are given to `pass` from now on; NULL as trail: does nothing. */
+void subhost__trail_after_fork(struct trail *trail,
+                               void (*pass)(void *data, const char *text, size_t size),
+                               void *data);
 /* Writes the rest and what was lost, and frees it; NULL is allowed. Main thread. */
 void subhost__trail_close(struct trail *trail);
 

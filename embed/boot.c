@@ -1,15 +1,20 @@
 /* CPython's configuration, start and end. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "boot.h"
 #include "fence.h"
+#include "guard.h"
 #include "interp.h"
 #include "module.h"
+#include "siblings.h"
+#include "prelude_main.h"
 #include "subhost_config.h"
 
 /* ---- which python sys.executable names ------------------------------------------ */
@@ -95,6 +100,79 @@ static PyStatus configure(PyConfig *config, subhost_host *host)
     return status;
 }
 
+/* ---- what the main interpreter does without --------------------------------------- */
+
+/* True where prelude_main_code is bytecode of this libpython's: its magic number cannot be
+ * asked for before the start, and it changes only before a minor version's first release. */
+static bool bytecode_fits(void)
+{
+    unsigned long built = PY_VERSION_HEX;
+    bool both_final = ((built & Py_Version) & 0xF0) == 0xF0;
+    return built == Py_Version || (both_final && built >> 16 == Py_Version >> 16);
+}
+
+/* True where CPython imports nothing at its start that embed/python/main.py has not. */
+static bool starts_plainly(const PyConfig *config)
+{
+    return wcscasecmp(config->filesystem_encoding, L"utf-8") == 0 &&
+           wcscasecmp(config->stdio_encoding, L"utf-8") == 0 &&
+           config->warnoptions.length == 0 && !config->verbose && !config->import_time;
+}
+
+/* The module that embed/python/main.py stands in for. */
+#define EXTERNAL "_frozen_importlib_external"
+
+/* A copy of CPython's table of frozen modules, owned, with our code for EXTERNAL; NULL where
+ * that is not in it. */
+static struct _frozen *with_understudy(const struct _frozen *table)
+{
+    size_t length = 0;
+    bool found = false;
+    while (table[length].name)
+        found |= strcmp(table[length++].name, EXTERNAL) == 0;
+    struct _frozen *copy = found ? calloc(length + 1, sizeof *copy) : NULL;
+    for (size_t i = 0; copy && i < length; i++) {
+        copy[i] = table[i];
+        if (strcmp(copy[i].name, EXTERNAL) == 0) {
+            copy[i].code = prelude_main_code;
+            copy[i].size = (int)sizeof prelude_main_code;
+        }
+    }
+    return copy;
+}
+
+static bool understudy_retires(void)
+{
+    PyObject *module = PyImport_ImportModule(EXTERNAL);
+    PyObject *result = module ? PyObject_CallMethod(module, "started", NULL) : NULL;
+    bool ok = result != NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(result);
+    PyErr_Clear();
+    return ok;
+}
+
+/* Py_InitializeFromConfig() with embed/python/main.py in the place of importlib's external
+ * half. Hosted interpreters, which come later, find CPython's own table again. */
+static PyStatus initialize(const PyConfig *config)
+{
+    const struct _frozen **table = dlsym(RTLD_DEFAULT, "_PyImport_FrozenBootstrap");
+    const struct _frozen *own = table ? *table : NULL;
+    struct _frozen *ours = NULL;
+    if (own && bytecode_fits() && starts_plainly(config))
+        ours = with_understudy(own);
+    if (ours)
+        *table = ours;
+    PyStatus status = Py_InitializeFromConfig(config);
+    if (!ours)
+        return status;
+    *table = own;
+    free(ours);
+    if (!PyStatus_Exception(status) && !understudy_retires())
+        status = PyStatus_Error("the main interpreter's import system");
+    return status;
+}
+
 int subhost__boot(subhost_host *host, subhost_error **err)
 {
     host->executable = choose_executable(host);
@@ -122,14 +200,18 @@ int subhost__boot(subhost_host *host, subhost_error **err)
     PyConfig config;
     status = configure(&config, host);
     if (!PyStatus_Exception(status))
-        status = Py_InitializeFromConfig(&config);
+        status = PyConfig_Read(&config);
+    if (!PyStatus_Exception(status))
+        status = initialize(&config);
     PyConfig_Clear(&config);
     if (PyStatus_Exception(status))
         return fail_status(err, "initializing CPython", status);
     subhost__channel_choose_doorbell(host);
     subhost__interpose_check();
+    host->no_siblings = subhost__siblings_check(host->options.no_sibling_detach);
+    code = subhost__guard_open(err);
     host->main_tstate = PyEval_SaveThread();
-    return 0;
+    return code;
 }
 
 int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_error **err)
@@ -140,6 +222,7 @@ int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_er
         return 0;
     PyEval_RestoreThread(host->main_tstate);
     host->main_tstate = NULL;
+    subhost__guard_close();
     if (Py_FinalizeEx() < 0)
         return subhost__fail(err, SUBHOST_EPYTHON, "Py_FinalizeEx failed to flush");
     return 0;

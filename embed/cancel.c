@@ -47,6 +47,7 @@ int subhost__cancel_status(enum subhost_reason reason)
         return 143;
     case SUBHOST_BY_REQUEST:
     case SUBHOST_BY_CLOSE:
+    case SUBHOST_BY_ORPHAN:
         break;
     }
     return 137;
@@ -81,6 +82,15 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     /* Everything below it at once, and not when its Python code comes to it. */
     subhost__task_cancel_children((subhost_task *)(uintptr_t)task, reason, text);
     subhost__loop_wake(interp->host);
+}
+
+void subhost__cancel_note_latency(subhost_host *host, int64_t latency)
+{
+    pthread_mutex_lock(&host->lock);
+    host->stats.cancel_latency_last = latency;
+    if (latency > host->stats.cancel_latency_max)
+        host->stats.cancel_latency_max = latency;
+    pthread_mutex_unlock(&host->lock);
 }
 
 /* After the task's end; driver, GIL held. */

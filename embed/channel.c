@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "guard.h"
 #include "interp.h"
 
 /* CPython's private `_PyEval_AddPendingCall` (Python/ceval_gil.c): exported by 3.13, 3.14
@@ -125,6 +126,8 @@ void subhost__channel_drain_rest(subhost_interp *interp)
 static int bell_rang(void *arg)
 {
     subhost_interp *interp = arg;
+    if (atomic_load(&subhost__guard_is_raw))
+        subhost__guard_end();
     if (interp->py != PyInterpreterState_Get())
         return 0; /* rung for a predecessor on the same driver */
     if (atomic_load(&interp->state) == INTERP_QUARANTINED) {
@@ -158,6 +161,12 @@ void subhost__channel_ring(subhost_interp *interp)
     if (!channel->open || pending_call(interp->py, bell_rang, interp, 0) != 0)
         atomic_store(&channel->bell_pending, false); /* the next poke rings again */
     pthread_mutex_unlock(&channel->door);
+}
+
+bool subhost__channel_pending_call(PyInterpreterState *interp, int (*function)(void *),
+                                   void *data)
+{
+    return pending_call && pending_call(interp, function, data, 0) == 0;
 }
 
 void subhost__channel_open(subhost_interp *interp)

@@ -8,6 +8,8 @@
 #ifndef SUBHOST_CHANNEL_H
 #define SUBHOST_CHANNEL_H
 
+#include <Python.h>
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -57,6 +59,11 @@ bool subhost__channel_is_empty(struct channel *channel);
 void subhost__channel_ring(subhost_interp *interp);
 /* The same by the attendant. Any thread, GIL or not. */
 void subhost__channel_call_attendant(subhost_interp *interp);
+
+/* Has CPython itself call `function` once in that interpreter, GIL held, as soon as a thread
+ * of it runs bytecode. False: it cannot. Any thread, GIL or not, but the interpreter lives. */
+bool subhost__channel_pending_call(PyInterpreterState *interp, int (*function)(void *),
+                                   void *data);
 
 /* Runs the messages, the cancel and (on the driver) the signal handlers. GIL held.
  * Returns -1 with an exception set when one is to be raised on this thread. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "capture.h"
 #include "interp.h"
 #include "module.h"
 
@@ -80,6 +81,18 @@ static bool new_interpreter(subhost_interp *interp)
     return true;
 }
 
+/* sys.stdout and sys.stderr go into the capture's pipes. */
+static int capture_output(subhost_interp *interp)
+{
+    if (!interp->capture)
+        return 0;
+    PyObject *result = subhost__prelude_call(interp, "capture", "(ii)",
+                                             subhost__capture_fd(interp->capture, 0),
+                                             subhost__capture_fd(interp->capture, 1));
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
 static void fail_with_exception(subhost_interp *interp)
 {
     PyObject *exception = PyErr_GetRaisedException();
@@ -91,28 +104,43 @@ static void fail_with_exception(subhost_interp *interp)
     PyErr_Clear();
 }
 
-/* Made for one call, which has been cancelled meanwhile: others wait for their turn. */
-static bool is_unwanted(subhost_interp *interp)
+/* The main interpreter of a forked child, prepared before the fork. */
+static bool enter_main(subhost_interp *interp)
 {
-    pthread_mutex_lock(&interp->lock);
-    bool is = interp->for_one_call && interp->releasing && !interp->queue;
-    pthread_mutex_unlock(&interp->lock);
-    return is;
+    PyThreadState *tstate = PyThreadState_New(interp->py);
+    if (!tstate) {
+        fail(interp, "out of memory");
+        return false;
+    }
+    PyEval_RestoreThread(tstate);
+    interp->driver_tstate = tstate;
+    PyObject *result = subhost__prelude_call(interp, "become_child", "()");
+    bool ok = result != NULL;
+    Py_XDECREF(result);
+    if (ok)
+        subhost__channel_open(interp);
+    else
+        fail_with_exception(interp);
+    PyEval_SaveThread();
+    return ok;
 }
 
 /* Creates and prepares the interpreter; detached when it returns. */
 static bool create(subhost_interp *interp)
 {
     subhost_host *host = interp->host;
+    if (interp->is_main)
+        return enter_main(interp);
     if (!lock_creation(host)) {
         fail(interp, "another interpreter's creation has not ended for 30 s");
         return false;
     }
-    bool ok = !is_unwanted(interp) && new_interpreter(interp);
+    bool ok = !subhost__interp_is_unwanted(interp) && new_interpreter(interp);
     pthread_mutex_unlock(&host->creation);
     if (!ok)
         return false;
-    ok = subhost__module_boot(interp) == 0 && subhost__boot_site() == 0;
+    ok = subhost__module_boot(interp) == 0 && subhost__boot_site() == 0 &&
+         capture_output(interp) == 0;
     if (!ok)
         fail_with_exception(interp);
     pthread_mutex_lock(&host->lock);
@@ -163,6 +191,8 @@ static bool end_daemon_threads(subhost_interp *interp)
 static bool end_interpreter(subhost_interp *interp)
 {
     subhost_host *host = interp->host;
+    if (interp->is_main)
+        return true; /* the process ends with it */
     PyEval_RestoreThread(interp->driver_tstate);
     pthread_mutex_lock(&host->lock);
     bool exiting = host->exiting;
@@ -227,12 +257,7 @@ static void note_cancel_latency(subhost_interp *interp)
     int64_t delivered = atomic_load(&cancel->delivered_at);
     if (!atomic_load(&cancel->requested) || !delivered)
         return;
-    subhost_stats *stats = &interp->host->stats;
-    pthread_mutex_lock(&interp->host->lock);
-    stats->cancel_latency_last = delivered - cancel->requested_at;
-    if (stats->cancel_latency_last > stats->cancel_latency_max)
-        stats->cancel_latency_max = stats->cancel_latency_last;
-    pthread_mutex_unlock(&interp->host->lock);
+    subhost__cancel_note_latency(interp->host, delivered - cancel->requested_at);
 }
 
 /* False when the interpreter was abandoned meanwhile. */
@@ -255,6 +280,7 @@ static bool run_task(subhost_interp *interp, subhost_task *task)
         subhost__cancel_reset(interp);
     }
     PyEval_SaveThread();
+    subhost__task_note_name(interp, task);
     subhost__task_finish(task, &outcome, detail);
     atomic_store(&interp->running_task, 0);
     free(detail);
@@ -300,7 +326,7 @@ static void drive(subhost_interp *interp)
         subhost_task_release(task);
         if (!ours)
             return; /* abandoned, and back after all: nobody waits for it any more */
-        if (fresh && !renew(interp)) {
+        if (fresh && !interp->is_main && !renew(interp)) {
             subhost__interp_abandon(interp, NULL);
             return;
         }

@@ -1,56 +1,114 @@
-/* The fork fence: os.fork() and os.forkpty() are refused in the parent, before anything
- * is forked.
+/* The fork fence: os.fork(), os.forkpty() and subprocess's preexec_fn are refused in the
+ * parent, before anything is forked.
  *
  * A child of such a fork would die inside PyOS_AfterFork_Child(), before a line of Python
  * runs in it, because subinterpreters are alive (cpython#139759, #101437), and whoever
  * waits for that child would wait for ever. PySys_AddAuditHook() holds for the whole
  * process and all its interpreters (PEP 578); os.fork raises its event before the fork.
- */
+ *
+ * preexec_fn has no event of its own: the child runs Python before it execs. subprocess.Popen
+ * raises its event in the function that has it as a parameter, so that is where it is looked
+ * up. Who calls _posixsubprocess directly is met by CPython (in a subinterpreter) or by the
+ * guard (guard.c). */
 #define _GNU_SOURCE
 #include "fence.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "interp.h"
 
-/* "who forked": the topmost Python frames, innermost first. */
+#define STACK_SIZE 560 /* of text; the trail keeps as much */
+
+/* "who forked": the topmost Python frames, innermost first, in whole ones. */
 static void describe_stack(char *buffer, size_t size)
 {
     PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
     size_t used = 0;
     buffer[0] = '\0';
-    while (frame && used < size) {
+    while (frame) {
         PyCodeObject *code = PyFrame_GetCode(frame);
         const char *file = PyUnicode_AsUTF8(code->co_filename);
-        int n = snprintf(buffer + used, size - used, "%s%s:%d", used ? " < " : "",
-                         file ? file : "?", PyFrame_GetLineNumber(frame));
-        used += n > 0 ? (size_t)n : 0;
+        const char *name = PyUnicode_AsUTF8(code->co_qualname);
+        char line[STACK_SIZE];
+        size_t n = (size_t)snprintf(line, sizeof line, "%s%s:%d in %s", used ? " < " : "",
+                                    file ? file : "?", PyFrame_GetLineNumber(frame),
+                                    name ? name : "?");
         PyFrameObject *back = PyFrame_GetBack(frame);
         Py_DECREF(code);
         Py_DECREF(frame);
         frame = back;
+        if (used + n + sizeof " < ..." > size) {
+            snprintf(buffer + used, size - used, "%s...", used ? " < " : "");
+            break;
+        }
+        memcpy(buffer + used, line, n + 1);
+        used += n;
     }
     Py_XDECREF(frame);
-    PyErr_Clear();
+    PyErr_Clear(); /* of names that are not UTF-8 */
+}
+
+/* In the trail: which interpreter, thread and code. */
+static void note(const char *what)
+{
+    subhost_host *host = subhost__host();
+    if (!host || !host->trail)
+        return;
+    const struct thread *self = subhost__thread_self();
+    char name[17] = "", stack[STACK_SIZE], where[64] = "";
+    prctl(PR_GET_NAME, name);
+    describe_stack(stack, sizeof stack);
+    if (!self)
+        snprintf(where, sizeof where, ", interpreter %lld",
+                 (long long)PyInterpreterState_GetID(PyInterpreterState_Get()));
+    subhost__trail_note(host->trail, "fork-refused", self ? self->interp->serial : 0,
+                        self ? atomic_load(&self->interp->running_task) : 0,
+                        "%s, thread %s, tid %d%s, at %s", what, name,
+                        (int)syscall(SYS_gettid), where, stack);
 }
 
 int subhost__fence_refuse(const char *what)
 {
-    struct thread *self = subhost__thread_self();
-    if (self) {
-        char stack[160];
-        describe_stack(stack, sizeof stack);
-        NOTE(self->interp, "fork-refused", "%s, tid %d, at %s", what, (int)self->tid,
-             stack);
-    }
+    note(what);
     PyErr_Format(PyExc_RuntimeError,
                  "%s() is refused: this program runs under subhost, and the child of a "
                  "fork with live subinterpreters dies before it runs any Python. Use "
-                 "subprocess, os.posix_spawn, or multiprocessing with the 'spawn' or "
-                 "'forkserver' start method%s",
+                 "subprocess, os.posix_spawn, multiprocessing with the 'spawn' or "
+                 "'forkserver' start method, or subhost.open_nursery() with "
+                 "isolation='process'%s",
                  what,
                  strcmp(what, "os.forkpty") == 0 ? "; pty.openpty() for a terminal" : "");
+    return -1;
+}
+
+/* In the frame that raised "subprocess.Popen". */
+static int refuse_preexec_fn(void)
+{
+    PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+    PyObject *function = frame ? PyFrame_GetVarString(frame, "preexec_fn") : NULL;
+    Py_XDECREF(frame);
+    if (!function) {
+        /* Not subprocess's own: there is no such variable. */
+        if (PyErr_ExceptionMatches(PyExc_NameError))
+            PyErr_Clear();
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    bool given = !Py_IsNone(function);
+    Py_DECREF(function);
+    if (!given)
+        return 0;
+    note("subprocess preexec_fn");
+    PyErr_SetString(
+        PyExc_RuntimeError,
+        "subprocess with preexec_fn is refused: this program runs under "
+        "subhost, and the child of a fork with live subinterpreters dies "
+        "before it runs any Python. Use start_new_session, process_group, "
+        "user=, group=, umask= or pass_fds instead, or subhost.open_nursery() "
+        "with isolation='process'");
     return -1;
 }
 
@@ -58,6 +116,8 @@ static int on_audit_event(const char *event, PyObject *args, void *data)
 {
     (void)args, (void)data;
     /* Nearly every event ends here: the hook is on the path of each import and open. */
+    if (event[0] == 's')
+        return strcmp(event, "subprocess.Popen") == 0 ? refuse_preexec_fn() : 0;
     if (event[0] != 'o' || strncmp(event, "os.fork", 7) != 0)
         return 0;
     if (strcmp(event, "os.fork") != 0 && strcmp(event, "os.forkpty") != 0)

@@ -1,10 +1,17 @@
 /* Opening and closing the host. */
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "capture.h"
+#include "child.h"
 #include "interp.h"
+#include "process.h"
+
+/* How long the forkserver thread has to leave: it may be waiting for a GIL. */
+#define STOP_TIMEOUT SUBHOST_MSEC(500)
 
 static subhost_host *_Atomic the_host;
 
@@ -20,6 +27,56 @@ static void free_host(subhost_host *host)
     free(host->executable);
     free(host);
 }
+
+/* ---- in a forked child ------------------------------------------------------------ */
+
+static void pass_trail(void *data, const char *text, size_t size)
+{
+    subhost__child_pass_trail(data, text, size);
+}
+
+static void on_child_signal(subhost_host *host, const subhost_signal_event *event,
+                            void *data)
+{
+    (void)host, (void)data;
+    /* As the runner: the first one cancels, the second one ends the process. */
+    if (event->waiting > 0 && event->cancelled == 0 &&
+        (event->signo == SIGINT || event->signo == SIGTERM))
+        _exit(128 + event->signo);
+}
+
+void subhost__host_after_fork(subhost_host *host, unsigned serial)
+{
+    /* The parent's threads may have held these. */
+    pthread_mutex_init(&host->lock, NULL);
+    pthread_mutex_init(&host->creation, NULL);
+    if (subhost__cond_init(&host->ended_cond) != 0)
+        _exit(125);
+    host->main_thread = pthread_self();
+    host->pid = getpid();
+    host->is_child = true;
+    host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
+    host->timer_at = SUBHOST_FOREVER;
+    atomic_store(&host->wake_pending, false);
+    atomic_store(&host->barrier_asked, 0);
+    atomic_store(&host->barrier_done, 0);
+    host->interps = NULL;
+    host->ended = NULL;
+    host->ended_tail = &host->ended;
+    host->forkserver = NULL;
+    host->children = NULL;
+    host->closing = host->exiting = false;
+    host->stats = (subhost_stats){.size = sizeof host->stats};
+    host->next_serial = 0;
+    /* So many tasks may each process start before numbers meet in one tree. */
+    host->next_task = serial << 16;
+    host->options.take_signals = 1;
+    host->options.on_signal = on_child_signal;
+    subhost__trail_after_fork(host->trail, pass_trail, host);
+    subhost__standard_input_after_fork();
+}
+
+/* ---- opening ---------------------------------------------------------------------- */
 
 static void wake(void *host) { subhost__loop_wake(host); }
 
@@ -57,6 +114,7 @@ int subhost_open(const subhost_options *options, subhost_host **result,
     host->timer_at = SUBHOST_FOREVER;
     host->ended_tail = &host->ended;
     host->interruptible = !host->options.no_interruptible_calls;
+    pthread_sigmask(SIG_SETMASK, NULL, &host->initial_mask);
     pthread_mutex_init(&host->lock, NULL);
     pthread_mutex_init(&host->creation, NULL);
     int error = subhost__cond_init(&host->ended_cond);
@@ -169,6 +227,19 @@ static int wait_all(subhost_host *host, int64_t deadline, subhost_error **err)
     }
 }
 
+/* Those that still live; true: there were some. */
+static bool kill_processes(subhost_host *host)
+{
+    bool any = false;
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
+        if (interp->process && !gone(interp)) {
+            subhost__process_kill(interp->process);
+            any = true;
+        }
+    }
+    return any;
+}
+
 int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grace,
                   subhost_error **err)
 {
@@ -188,19 +259,24 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))
         deadline += SUBHOST_MSEC(50);
     int code = wait_all(host, deadline, err);
+    if (!code && kill_processes(host))
+        code = wait_all(host, subhost__now() + SUBHOST_MSEC(1000), err);
     if (code)
         return code;
+    bool forkserver_left = subhost__forkserver_stop(host, subhost__now() + STOP_TIMEOUT);
 
-    unsigned left = 0;
+    unsigned left = forkserver_left ? 0 : 1;
     for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
         if (gone(interp)) {
-            pthread_join(interp->driver, NULL);
+            subhost__interp_join(interp);
         } else {
             subhost__interp_abandon(interp, NULL);
             left++;
         }
         left += gone(interp) && quarantined(interp);
     }
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next)
+        subhost__capture_finish(interp->capture);
     subhost__task_run_callbacks(host);
     subhost__signals_close(host);
     subhost__trail_note(host->trail, "host-close", 0, 0, "%u interpreters left behind",
@@ -222,6 +298,7 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
         host->interps = interp->next;
         subhost__interp_unref(interp);
     }
+    subhost__children_free(host);
     atomic_store(&the_host, NULL);
     free_host(host);
     return code;

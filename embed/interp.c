@@ -1,13 +1,16 @@
 /* Interpreters: their handles, states, and abandonment. What happens on their driver
  * threads is in driver.c. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
+#include "capture.h"
 #include "interp.h"
+#include "process.h"
 
 /* ---- states --------------------------------------------------------------------- */
 
@@ -58,6 +61,9 @@ void subhost__interp_unref(subhost_interp *interp)
     pthread_mutex_destroy(&interp->threads_lock);
     pthread_cond_destroy(&interp->work);
     pthread_mutex_destroy(&interp->lock);
+    subhost__process_free(interp->process);
+    subhost__capture_free(interp->capture);
+    free(interp->last_task);
     free(interp->cancel.text);
     free(interp->failure);
     free(interp);
@@ -79,19 +85,63 @@ static size_t driver_stack_size(void)
     return (size + 4095) & ~(size_t)4095;
 }
 
-static int start_driver(subhost_interp *interp)
+int subhost__start_with_main_stack(pthread_t *thread, void *(*function)(void *),
+                                   void *arg)
 {
     pthread_attr_t attr;
     int error = pthread_attr_init(&attr);
     if (error)
         return error;
     error = pthread_attr_setstacksize(&attr, driver_stack_size());
-    subhost__interp_ref(interp);
     if (!error)
-        error = pthread_create(&interp->driver, &attr, subhost__driver_main, interp);
+        error = pthread_create(thread, &attr, function, arg);
+    pthread_attr_destroy(&attr);
+    return error;
+}
+
+/* Its driver thread; an interpreter in a process of its own is the main loop's. */
+static int start_driver(subhost_interp *interp)
+{
+    if (interp->isolation == SUBHOST_ISOLATION_PROCESS) {
+        interp->process = subhost__process_new(interp);
+        return interp->process ? 0 : ENOMEM;
+    }
+    subhost__interp_ref(interp);
+    int error =
+        subhost__start_with_main_stack(&interp->driver, subhost__driver_main, interp);
     if (error)
         subhost__interp_unref(interp);
-    pthread_attr_destroy(&attr);
+    return error;
+}
+
+bool subhost__interp_is_unwanted(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool is = interp->for_one_call && interp->releasing && !interp->queue;
+    pthread_mutex_unlock(&interp->lock);
+    return is;
+}
+
+void subhost__interp_join(subhost_interp *interp)
+{
+    if (!interp->process)
+        pthread_join(interp->driver, NULL);
+}
+
+/* Locks and the like. 0 or an errno. */
+static int init_parts(subhost_interp *interp)
+{
+    interp->queue_tail = &interp->queue;
+    atomic_init(&interp->wakeup_fd, -1);
+    /* Plain mutexes: their initialization cannot fail (pthread_mutex_init(3)). */
+    pthread_mutex_init(&interp->lock, NULL);
+    pthread_mutex_init(&interp->threads_lock, NULL);
+    int error = subhost__cond_init(&interp->work);
+    if (error)
+        return error;
+    error = subhost__channel_init(&interp->channel);
+    if (error)
+        pthread_cond_destroy(&interp->work);
     return error;
 }
 
@@ -105,22 +155,38 @@ static subhost_interp *make_interp(subhost_host *host,
     interp->gil = options->gil;
     interp->isolation = options->isolation;
     interp->worker = options->worker;
-    interp->queue_tail = &interp->queue;
+    interp->pid = options->isolation == SUBHOST_ISOLATION_PROCESS ? 0 : host->pid;
     atomic_init(&interp->refs, 1);
-    atomic_init(&interp->wakeup_fd, -1);
-    /* Plain mutexes: their initialization cannot fail (pthread_mutex_init(3)). */
-    pthread_mutex_init(&interp->lock, NULL);
-    pthread_mutex_init(&interp->threads_lock, NULL);
-    if (subhost__cond_init(&interp->work) != 0) {
-        free(interp);
-        return NULL;
-    }
-    if (subhost__channel_init(&interp->channel) != 0) {
-        pthread_cond_destroy(&interp->work);
+    if (init_parts(interp) != 0) {
         free(interp);
         return NULL;
     }
     return interp;
+}
+
+subhost_interp *subhost__interp_make_main(subhost_host *host)
+{
+    subhost_interp_options options = SUBHOST_INTERP_OPTIONS_INIT;
+    subhost_interp *interp = make_interp(host, &options);
+    if (interp)
+        interp->is_main = true;
+    return interp;
+}
+
+int subhost__interp_start_main(subhost_interp *interp)
+{
+    subhost_host *host = interp->host;
+    /* The parent's threads may have held its locks. */
+    int error = init_parts(interp);
+    if (error)
+        return error;
+    interp->threads = NULL;
+    interp->serial = ++host->next_serial;
+    interp->pid = host->pid;
+    snprintf(interp->name, sizeof interp->name, "py/main");
+    subhost__interp_ref(interp); /* child.c's; the first one is the list's */
+    host->interps = interp;
+    return start_driver(interp);
 }
 
 int subhost_interp_create(subhost_host *host, const subhost_interp_options *options,
@@ -137,6 +203,10 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
                              options->size);
     if (options)
         memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    if (o.isolation != SUBHOST_ISOLATION_INTERPRETER &&
+        o.isolation != SUBHOST_ISOLATION_PROCESS)
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "subhost_interp_options: isolation is %d", (int)o.isolation);
     if (o.gil != SUBHOST_GIL_OWN && o.gil != SUBHOST_GIL_SHARED)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_options: gil is %d",
                              (int)o.gil);
@@ -144,6 +214,11 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
     if (!interp)
         return subhost__fail(err, SUBHOST_ENOMEM, "subhost_interp_create: out of memory");
 
+    if (host->options.on_output && !(interp->capture = subhost__capture_new(interp))) {
+        int error = errno;
+        subhost__interp_unref(interp);
+        return subhost__fail_errno(err, error, "a pipe for the captured output");
+    }
     pthread_mutex_lock(&host->lock);
     if (host->closing) {
         pthread_mutex_unlock(&host->lock);
@@ -168,6 +243,8 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
         return subhost__fail_errno(err, error, "starting a driver thread");
     }
     *result = interp;
+    if (interp->process)
+        subhost__loop_wake(host);
     return 0;
 }
 
@@ -179,6 +256,8 @@ void subhost_interp_release(subhost_interp *interp)
     interp->releasing = true;
     pthread_cond_signal(&interp->work);
     pthread_mutex_unlock(&interp->lock);
+    if (interp->process)
+        subhost__loop_wake(interp->host);
     subhost__interp_unref(interp);
 }
 
@@ -191,12 +270,18 @@ int subhost_interp_send(subhost_interp *interp, void (*function)(void *data), vo
     /* Over the put as well: what is put before the end is called before the end. */
     pthread_mutex_lock(&interp->lock);
     enum interp_state state = interp->state;
-    bool open = state != INTERP_QUARANTINED && state != INTERP_ENDED &&
-                state != INTERP_FAILED && state != INTERP_CLOSING;
+    bool open = !interp->process && state != INTERP_QUARANTINED &&
+                state != INTERP_ENDED && state != INTERP_FAILED &&
+                state != INTERP_CLOSING;
     bool queued = open && subhost__channel_put(&interp->channel, function, data);
     pthread_mutex_unlock(&interp->lock);
     if (state == INTERP_QUARANTINED)
         return subhost__fail(err, SUBHOST_EQUARANTINED, "interpreter %u was abandoned",
+                             interp->serial);
+    if (interp->process)
+        return subhost__fail(err, SUBHOST_ESTATE,
+                             "interpreter %u lives in another process, where no function "
+                             "of this one can be called",
                              interp->serial);
     if (!open)
         return subhost__fail(err, SUBHOST_ESTATE, "interpreter %u is %s", interp->serial,

@@ -19,6 +19,7 @@
 
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -26,6 +27,7 @@
 #include "audit/trail.h"
 #include "channel.h"
 #include "error.h"
+#include "loop.h"
 #include "subhost.h"
 
 #define ARRAY_LENGTH(a) (sizeof(a) / sizeof *(a))
@@ -135,6 +137,12 @@ struct subhost_interp {
     struct channel channel;
     struct cancel cancel;
 
+    _Atomic pid_t pid;       /* of the process that it lives in; 0: not forked yet */
+    struct capture *capture; /* of its output, or NULL; the main thread's */
+    char *last_task;         /* the name of the task that ended last, under lock; owned */
+    struct process *process; /* the forked child that it lives in; NULL: it lives here */
+    bool is_main;            /* it is this forked child's main interpreter */
+
     pthread_t driver;
     struct thread *driver_thread;
     pthread_mutex_t threads_lock;
@@ -187,7 +195,6 @@ struct subhost_task {
     unsigned parent_id;      /* 0: none */
     subhost_task *parent;    /* a reference, NULL: none, or in another process */
     struct nursery *nursery; /* a reference, NULL: none */
-    atomic_int pid;          /* of the forked child it runs in; 0: this process */
     int64_t timeout, grace;
     bool fresh;
     void (*on_end)(subhost_task *task, void *data);
@@ -222,6 +229,7 @@ struct subhost_host {
     char *executable;
     char doorbell_name[128];
     bool interruptible;
+    sigset_t initial_mask; /* the main thread's when the host was opened */
 
     struct trail *trail; /* NULL: none */
 
@@ -238,6 +246,13 @@ struct subhost_host {
     bool closing, exiting;
     subhost_stats stats;
 
+    /* Forks (forkserver.c, children.c, child.c). */
+    struct forkserver *forkserver; /* NULL: not started, or this is a forked child */
+    struct children *children; /* forked by this process, the tree's root; NULL: none */
+    struct child_wires *up;    /* in a forked child: to its supervisor and to the root */
+    const char *no_siblings;   /* why a fork with live siblings is refused, or NULL */
+    bool is_child;
+
     /* The loop (loop.c). */
     int epoll_fd, wake_fd, timer_fd, signal_fd;
     atomic_bool wake_pending;
@@ -248,6 +263,12 @@ struct subhost_host {
 
 /* host.c: the one open host, or NULL. Any thread. */
 subhost_host *subhost__host(void);
+/* In a forked child: makes the host as new, without interpreters, for the calling thread as
+ * its main one. `serial` is the child's in the tree. */
+void subhost__host_after_fork(subhost_host *host, unsigned serial);
+/* Starts a thread with the stack of a main thread; 0 or an errno. */
+int subhost__start_with_main_stack(pthread_t *thread, void *(*function)(void *),
+                                   void *arg);
 
 /* clock.c: CLOCK_MONOTONIC, ns; a deadline that does not overflow; a timespec of it. */
 int64_t subhost__now(void);
@@ -277,6 +298,15 @@ void subhost__interp_unref(subhost_interp *interp);
 /* Under interp->lock. False when the table has no such transition. */
 bool subhost__interp_enter(subhost_interp *interp, enum interp_state state);
 const char *subhost__interp_state_name(enum interp_state state);
+/* Made for one call, which has been cancelled meanwhile: others wait for their turn. */
+bool subhost__interp_is_unwanted(subhost_interp *interp);
+/* Waits for a driver thread that has left, or is about to. Main thread. */
+void subhost__interp_join(subhost_interp *interp);
+/* The record of the main interpreter, in which a forked child runs its task; in no list.
+ * NULL: out of memory. */
+subhost_interp *subhost__interp_make_main(subhost_host *host);
+/* In the forked child: makes the record as new, and starts its driver. 0 or an errno. */
+int subhost__interp_start_main(subhost_interp *interp);
 /* Gives up on the interpreter: waiters get their event, its threads their idle share.
  * `only`: if that is still the task it runs; NULL: in any case. */
 void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only);
@@ -292,9 +322,12 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
 /* standard_input.c: all of it, owned by the process; NULL with errno. GIL held, released
  * while it reads. */
 const char *subhost__standard_input(size_t *size);
+void subhost__standard_input_after_fork(void);
 
 /* task.c */
 void subhost__task_ref(subhost_task *task);
+/* Keeps the task's name as that of the last one. */
+void subhost__task_note_name(subhost_interp *interp, const subhost_task *task);
 /* The one terminal event. False when the task had it already. Any thread. */
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail);
@@ -310,6 +343,9 @@ int subhost__task_run_callbacks(subhost_host *host);
 int subhost__submit_call(subhost_interp *interp, const void *payload, size_t size,
                          const subhost_task_options *options, subhost_task *parent,
                          subhost_task **task, subhost_error **err);
+subhost_task *subhost__task_make_program(subhost_interp *interp,
+                                         const subhost_program *program,
+                                         const subhost_task_options *options);
 subhost_task *subhost__task_make_call(subhost_interp *interp, const void *payload,
                                       size_t size, const subhost_task_options *options,
                                       subhost_task *parent);
@@ -350,6 +386,8 @@ enum thread_kind { THREAD_PROGRAM, THREAD_DRIVER, THREAD_ATTENDANT };
 struct thread *subhost__thread_adopt(subhost_interp *interp, enum thread_kind kind);
 /* Frees the calling thread's record. */
 void subhost__thread_forget(void);
+/* Leaves it to its memory: the calling thread is another process's (guard.c). */
+void subhost__thread_disown(void);
 /* Signals the threads that are inside an interruptible call. Main thread. */
 void subhost__thread_kick_all(subhost_interp *interp);
 bool subhost__thread_any_raise_pending(subhost_interp *interp);
@@ -383,6 +421,7 @@ void subhost__cancel_reset(subhost_interp *interp);
 /* The part of a drain that concerns a cancel. GIL held. */
 void subhost__cancel_service(subhost_interp *interp);
 /* The main loop's part; returns when it wants to be called again. */
+void subhost__cancel_note_latency(subhost_host *host, int64_t latency);
 int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now);
 
 /* deliver.c; GIL held. */
@@ -405,6 +444,8 @@ void subhost__raise_forget(subhost_interp *interp, struct thread *self);
 void subhost__raise_arm(subhost_interp *interp, struct thread *self);
 
 /* signals.c */
+/* In a forked child: the dispositions that the process began with. Async-signal-safe. */
+void subhost__signals_child(void);
 int subhost__signals_open(subhost_host *host, subhost_error **err);
 void subhost__signals_close(subhost_host *host);
 /* Routes what the handler has noted; returns the number of signals. Main thread. */

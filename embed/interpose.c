@@ -42,6 +42,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fd.h"
+#include "guard.h"
 #include "interp.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -86,7 +88,7 @@ extern int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size);
 extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
 /* clang-format off */
 #define WRAPPED(X)                                                                      \
-    X(read) X(write) X(readv) X(writev) X(sendfile64) X(splice) X(__read_chk) X(recv)   \
+    X(pthread_mutex_lock) X(read) X(write) X(readv) X(writev) X(sendfile64) X(splice) X(__read_chk) X(recv)   \
     X(__recv_chk) X(recvfrom) X(recvmsg) X(send) X(sendto) X(sendmsg) X(accept)         \
     X(accept4) X(connect) X(waitpid) X(wait) X(wait3) X(wait4) X(waitid) X(flock)       \
     X(lockf64) X(tcdrain) X(open64) X(openat64) X(sigwaitinfo) X(sigtimedwait)          \
@@ -123,23 +125,32 @@ __attribute__((constructor)) static void resolve(void)
     if (__builtin_expect(!real_##name, 0))                                               \
         resolve();
 
-/* A call that returns -1 and errno. ENDED is evaluated for the early return. */
-#define INTERRUPTIBLE(type, call, ended)                                                 \
-    struct thread *self = interruptible_thread();                                        \
-    if (!self)                                                                           \
-        return call;                                                                     \
+/* A call that returns -1 and errno, again after each interruption that raised nothing. ENDED
+ * is evaluated for the early return. Each try begins with the caller's errno: a call that
+ * succeeds after an interruption must not leave EINTR there. CPython's epoll, poll and select
+ * look at errno alone, would wait again, and what was ready would be lost; for good where it
+ * is told once only (EPOLLONESHOT, EPOLLET). */
+#define TRIES(kind, type, call, ended)                                                   \
+    const int entry_errno = errno;                                                       \
     type result;                                                                         \
     atomic_store(&self->in_call, true);                                                  \
     for (;;) {                                                                           \
-        if (call_must_end(self, CALL_FAILS)) {                                           \
+        if (call_must_end(self, kind)) {                                                 \
             result = (ended);                                                            \
             break;                                                                       \
         }                                                                                \
+        errno = entry_errno;                                                             \
         result = call;                                                                   \
         if (result != (type)-1 || errno != EINTR || !atomic_load(&self->attention))      \
             break;                                                                       \
     }                                                                                    \
-    atomic_store(&self->in_call, false);                                                 \
+    atomic_store(&self->in_call, false);
+
+#define INTERRUPTIBLE(type, call, ended)                                                 \
+    struct thread *self = interruptible_thread();                                        \
+    if (!self)                                                                           \
+        return call;                                                                     \
+    TRIES(CALL_FAILS, type, call, ended)                                                 \
     return result;
 
 #define END_WITH_ERRNO (errno = early_errno(), -1)
@@ -265,20 +276,6 @@ static int msec_left(int64_t deadline)
     return msec > INT32_MAX ? INT32_MAX : (int)msec;
 }
 
-#define TIMED(kind, type, call, ended)                                                   \
-    atomic_store(&self->in_call, true);                                                  \
-    type result;                                                                         \
-    for (;;) {                                                                           \
-        if (call_must_end(self, kind)) {                                                 \
-            result = (ended);                                                            \
-            break;                                                                       \
-        }                                                                                \
-        result = call;                                                                   \
-        if (result != (type)-1 || errno != EINTR || !atomic_load(&self->attention))      \
-            break;                                                                       \
-    }                                                                                    \
-    atomic_store(&self->in_call, false);
-
 EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
     REAL(poll)
@@ -286,7 +283,7 @@ EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
     if (!self)
         return real_poll(fds, n, timeout);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(CALL_FAILS, int, real_poll(fds, n, msec_left(deadline)), END_WITH_ERRNO)
+    TRIES(CALL_FAILS, int, real_poll(fds, n, msec_left(deadline)), END_WITH_ERRNO)
     return result;
 }
 
@@ -297,7 +294,7 @@ EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t size)
     if (!self)
         return real___poll_chk(fds, n, timeout, size);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(CALL_FAILS, int, real___poll_chk(fds, n, msec_left(deadline), size),
+    TRIES(CALL_FAILS, int, real___poll_chk(fds, n, msec_left(deadline), size),
           END_WITH_ERRNO)
     return result;
 }
@@ -312,7 +309,7 @@ EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
     int64_t deadline = wait_deadline(
         timeout ? timeout->tv_sec * INT64_C(1000000000) + timeout->tv_nsec : -1);
     struct timespec left;
-    TIMED(CALL_FAILS, int,
+    TRIES(CALL_FAILS, int,
           (left = subhost__timespec(time_left(deadline)),
            real_ppoll(fds, n, timeout ? &left : NULL, mask)),
           END_WITH_ERRNO)
@@ -326,7 +323,7 @@ EXPORT int epoll_wait(int fd, struct epoll_event *events, int n, int timeout)
     if (!self)
         return real_epoll_wait(fd, events, n, timeout);
     int64_t deadline = wait_deadline(timeout < 0 ? -1 : timeout * INT64_C(1000000));
-    TIMED(CALL_ENDS, int, real_epoll_wait(fd, events, n, msec_left(deadline)),
+    TRIES(CALL_ENDS, int, real_epoll_wait(fd, events, n, msec_left(deadline)),
           (errno = 0, 0))
     return result;
 }
@@ -341,7 +338,7 @@ EXPORT int select(int n, fd_set *restrict in, fd_set *restrict out, fd_set *rest
     int64_t deadline = wait_deadline(
         timeout ? (timeout->tv_sec * INT64_C(1000000) + timeout->tv_usec) * 1000 : -1);
     /* The sets are left alone by a select() that fails (select(2)). */
-    TIMED(CALL_FAILS, int,
+    TRIES(CALL_FAILS, int,
           (timeout
                ? (void)(*timeout = (struct timeval){time_left(deadline) / 1000000000,
                                                     time_left(deadline) / 1000 % 1000000})
@@ -475,6 +472,7 @@ static int lock_wait_again(struct thread *self)
 EXPORT int sem_wait(sem_t *sem)
 {
     REAL(sem_wait)
+    SUBHOST_GUARD();
     struct thread *self = interruptible_thread();
     if (!self)
         return real_sem_wait(sem);
@@ -484,6 +482,7 @@ EXPORT int sem_wait(sem_t *sem)
 EXPORT int sem_timedwait(sem_t *restrict sem, const struct timespec *restrict until)
 {
     REAL(sem_timedwait)
+    SUBHOST_GUARD();
     struct thread *self = interruptible_thread();
     if (!self)
         return real_sem_timedwait(sem, until);
@@ -494,6 +493,7 @@ EXPORT int sem_clockwait(sem_t *restrict sem, clockid_t clock,
                          const struct timespec *restrict until)
 {
     REAL(sem_clockwait)
+    SUBHOST_GUARD();
     struct thread *self = interruptible_thread();
     if (!self)
         return real_sem_clockwait(sem, clock, until);
@@ -520,6 +520,15 @@ int subhost__interruptible_wait(sem_t *sem, int64_t deadline, bool ends)
     if (self)
         atomic_store(&self->in_call, false);
     return result;
+}
+
+/* Not a call to interrupt: where the guard looks (guard.c), for a GIL is taken and released
+ * under one. On the path of every mutex of the process, so it does nothing else. */
+EXPORT int pthread_mutex_lock(pthread_mutex_t *mutex)
+{
+    REAL(pthread_mutex_lock)
+    SUBHOST_GUARD();
+    return real_pthread_mutex_lock(mutex);
 }
 
 /* ---- input() on a terminal ------------------------------------------------------ */
@@ -610,12 +619,7 @@ WRAP_KILL(pthread_kill, (pthread_t thread, int signo), (thread, signo), true)
 
 static bool is_hidden(int fd)
 {
-    struct thread *self = subhost__thread_self();
-    if (!self)
-        return false;
-    const subhost_host *host = self->interp->host;
-    return fd >= 0 && (fd == host->epoll_fd || fd == host->wake_fd ||
-                       fd == host->timer_fd || fd == host->signal_fd);
+    return subhost__fd_is_hidden(fd) && subhost__thread_self() != NULL;
 }
 
 EXPORT int close(int fd)

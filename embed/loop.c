@@ -2,7 +2,6 @@
  * on another thread), a second one (a signal arrived) and a timerfd (a deadline). */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -10,37 +9,68 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "capture.h"
+#include "fd.h"
 #include "interp.h"
+#include "process.h"
 
+/* How many of the watched are heard in one round; the others are ready the next time. */
+#define ROUND_EVENTS 64
+
+/* The loop's own descriptors: each round looks at them anyhow. */
 static int watch(subhost_host *host, int fd, subhost_error **err)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (fd < 0 || epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
         return subhost__fail_errno(err, errno, "the event loop");
     return 0;
 }
 
-/* Closed standard streams are found closed by the programs; their numbers are not ours. */
-static int keep_off_stdio(int fd)
+int subhost__loop_watch(subhost_host *host, struct source *source, uint32_t events)
 {
-    if (fd < 0 || fd > STDERR_FILENO)
-        return fd;
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    int error = errno;
-    close(fd);
-    errno = error;
-    return moved;
+    struct epoll_event event = {.events = events, .data.ptr = source};
+    uint32_t before = source->watched;
+    source->watched = events; /* before the main loop can hear of it */
+    if (epoll_ctl(host->epoll_fd, before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, source->fd,
+                  &event) == 0)
+        return 0;
+    source->watched = before;
+    return errno;
+}
+
+void subhost__loop_unwatch(subhost_host *host, struct source *source)
+{
+    if (source->watched)
+        epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+    source->watched = 0;
+}
+
+/* True: there was something, at which its owner should look. */
+static bool hear_sources(subhost_host *host)
+{
+    struct epoll_event ready[ROUND_EVENTS];
+    bool heard = false;
+    int n = epoll_wait(host->epoll_fd, ready, ARRAY_LENGTH(ready), 0);
+    for (int i = 0; i < n; i++) {
+        struct source *source = ready[i].data.ptr;
+        if (!source ||
+            !source->watched) /* any more: a callback before it in this round */
+            continue;
+        source->ready(source, ready[i].events);
+        heard = true;
+    }
+    return heard;
 }
 
 int subhost__loop_open(subhost_host *host, subhost_error **err)
 {
-    host->epoll_fd = keep_off_stdio(epoll_create1(EPOLL_CLOEXEC));
+    host->epoll_fd = subhost__fd_take(epoll_create1(EPOLL_CLOEXEC));
     if (host->epoll_fd < 0)
         return subhost__fail_errno(err, errno, "epoll_create1");
-    host->wake_fd = keep_off_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    host->signal_fd = keep_off_stdio(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    host->wake_fd = subhost__fd_take(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    host->signal_fd = subhost__fd_take(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     host->timer_fd =
-        keep_off_stdio(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+        subhost__fd_take(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     int code = watch(host, host->wake_fd, err);
     if (!code)
         code = watch(host, host->signal_fd, err);
@@ -53,8 +83,7 @@ void subhost__loop_close(subhost_host *host)
 {
     int *fds[] = {&host->epoll_fd, &host->wake_fd, &host->signal_fd, &host->timer_fd};
     for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
-        if (*fds[i] >= 0)
-            close(*fds[i]);
+        subhost__fd_close(*fds[i]);
         *fds[i] = -1;
     }
 }
@@ -141,7 +170,8 @@ static void reap(subhost_host *host)
 {
     subhost_interp *interp;
     while ((interp = unlink_ended(host))) {
-        pthread_join(interp->driver, NULL); /* it is at its last few instructions */
+        subhost__capture_finish(interp->capture);
+        subhost__interp_join(interp); /* it is at its last few instructions */
         subhost__interp_unref(interp);
     }
 }
@@ -155,7 +185,8 @@ static int64_t tick(subhost_host *host)
     subhost_interp *interp = host->interps;
     pthread_mutex_unlock(&host->lock);
     for (; interp; interp = interp->next) {
-        int64_t at = subhost__cancel_tick(interp, now);
+        int64_t at = interp->process ? subhost__process_tick(interp, now)
+                                     : subhost__cancel_tick(interp, now);
         if (at < next)
             next = at;
     }
@@ -173,8 +204,13 @@ static int handle(subhost_host *host, bool *woken)
     atomic_exchange(&host->wake_pending, false);
     drain_fd(host->timer_fd);
     host->timer_at = 0;
+    if (hear_sources(host))
+        *woken = true;
     int events = subhost__signals_dispatch(host);
-    int64_t next = tick(host);
+    int64_t next = subhost__children_tick(host);
+    int64_t at = tick(host);
+    if (at < next)
+        next = at;
     events += subhost__task_run_callbacks(host);
     reap(host);
     subhost__trail_write(host->trail);

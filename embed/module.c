@@ -145,7 +145,7 @@ static PyObject *module_current(PyObject *module, PyObject *ignored)
     if (task) {
         task->name = PyUnicode_DecodeFSDefault(current->name);
         task->isolation =
-            PyUnicode_FromString("interpreter"); /* TODO(process) host->is_child */
+            PyUnicode_FromString(interp->is_main ? "process" : "interpreter");
         task->id = current->id;
         task->worker = interp->worker;
         task->parent_id = current->parent_id ? PyLong_FromUnsignedLong(current->parent_id)
@@ -399,6 +399,7 @@ static PyMethodDef host_methods[] = {
     {"set_wakeup_fd", host_set_wakeup_fd, METH_O, NULL},
     {"block_signals", host_block_signals, METH_O, NULL},
     {"make_cancelled", host_make_cancelled, METH_NOARGS, NULL},
+    {"cancel_requested", module_cancel_requested, METH_NOARGS, NULL},
     {NULL},
 };
 

@@ -414,8 +414,10 @@ static PyObject *host_pid(PyObject *module, PyObject *handle)
 {
     (void)module;
     subhost_task *task = task_of(handle);
-    int pid = task ? atomic_load(&task->pid) : 0;
-    return task ? PyLong_FromLong(pid ? pid : (long)getpid()) : NULL;
+    int pid = task ? (int)atomic_load(&task->interp->pid) : 0;
+    if (task && !pid)
+        Py_RETURN_NONE; /* not forked yet */
+    return task ? PyLong_FromLong(pid) : NULL;
 }
 
 /* The lines of a traceback, as python prints them, without the traceback module: that takes

@@ -28,6 +28,8 @@ static struct sigaction initial[SUBHOST_NSIG];
 static bool initial_known[SUBHOST_NSIG];
 static atomic_bool taken[SUBHOST_NSIG]; /* written under host->lock */
 static atomic_uint routed[SUBHOST_NSIG];
+static _Atomic uint64_t wanted_mask;
+static uint64_t applied_mask; /* what we have blocked, and may unblock; main thread */
 
 static void on_signal(int signo, siginfo_t *info, void *context)
 {
@@ -101,6 +103,16 @@ static int set_disposition(int signo, void (*handler)(int))
 static bool is_host_signal(int signo)
 {
     return signo == SIGINT || signo == SIGTERM || signo == SIGUSR1;
+}
+
+void subhost__signals_child(void)
+{
+    atomic_store(&note_fd, -1);
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
+        if (initial_known[signo])
+            sigaction(signo, &initial[signo], NULL);
+    }
+    wanted_mask = applied_mask = 0;
 }
 
 int subhost__signals_open(subhost_host *host, subhost_error **err)
@@ -182,8 +194,6 @@ int subhost__signals_update(subhost_host *host, int signo)
 /* What a program's main thread blocks, ours must block: else it would take the signal
  * that sigwait() waits for. pthread_sigmask() works on the calling thread alone, so the
  * main loop is asked, and for a moment waited for. */
-static _Atomic uint64_t wanted_mask;
-static uint64_t applied_mask; /* what we have blocked, and may unblock; main thread */
 
 void subhost__signals_update_mask(subhost_host *host)
 {

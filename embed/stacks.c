@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "interp.h"
+#include "process.h"
 
 #define ANSWER_TIMEOUT SUBHOST_MSEC(100)
 #define MAX_FRAMES 200
@@ -207,6 +208,8 @@ static bool put_headline(int fd, subhost_interp *interp)
 static bool is_reachable(subhost_interp *interp)
 {
     enum interp_state state = atomic_load(&interp->state);
+    if (interp->process)
+        return false; /* it is asked over its wire */
     return state == INTERP_RUNNING || state == INTERP_FINISHING || state == INTERP_IDLE;
 }
 
@@ -232,7 +235,9 @@ void subhost__stacks_request(subhost_host *host, int fd)
     for (subhost_interp *interp = first; interp; interp = interp->next, i++) {
         bool answered = dumps[i] && atomic_load(&dumps[i]->done) && dumps[i]->text;
         if (put_headline(fd, interp)) {
-            if (answered)
+            if (interp->process)
+                subhost__process_dump(interp->process); /* on its own stderr */
+            else if (answered)
                 put(fd, dumps[i]->text, dumps[i]->size);
             else
                 put_native(fd, interp);

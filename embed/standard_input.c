@@ -14,6 +14,13 @@ static struct {
     bool complete;
 } input = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+void subhost__standard_input_after_fork(void)
+{
+    pthread_mutex_init(&input.lock, NULL); /* a thread of the parent's may have held it */
+    if (!input.complete)
+        input.size = 0; /* what the parent's thread has read so far is the parent's */
+}
+
 /* Reads descriptor 0 to its end; false with errno. */
 static bool read_all(void)
 {

@@ -94,6 +94,22 @@ enum subhost_doorbell {
     SUBHOST_DOORBELL_ATTACH = 1, /* force the documented fallback: attach a thread */
 };
 
+/* What a forked child does when the process that asked for it, or the root, is gone. */
+enum subhost_orphan {
+    SUBHOST_ORPHAN_CANCEL = 0, /* its task is cancelled, within the grace period */
+    SUBHOST_ORPHAN_DETACH = 1, /* its task runs to its end */
+    SUBHOST_ORPHAN_KILL = 2,   /* it ends at once */
+};
+
+/* A line of captured output, without its end. A longer one than 64 KiB comes in pieces. */
+typedef struct subhost_output {
+    size_t size;
+    const char *name; /* of the task that wrote it */
+    int stream;       /* 1: stdout, 2: stderr */
+    const char *text; /* bytes; not terminated, valid during the call */
+    size_t length;
+} subhost_output;
+
 /* What the host did with a signal that it took on the main thread. */
 typedef struct subhost_signal_event {
     size_t size;
@@ -126,6 +142,17 @@ typedef struct subhost_options {
     /* Where the trail goes: what the host does and why, one JSON object a line; NULL: none.
      * The file is truncated. */
     const char *trail;
+    /* Modules imported once, in the main interpreter, before the first fork: every forked
+     * child has them already. NULL, or names up to a NULL; they outlive the host. */
+    const char *const *preload;
+    enum subhost_orphan orphan;
+    /* Non-NULL: what programs write to sys.stdout and sys.stderr, and forked children to
+     * descriptors 1 and 2, goes through pipes that subhost_dispatch() drains, and comes here
+     * line by line, on the main thread. */
+    void (*on_output)(subhost_host *host, const subhost_output *output, void *data);
+    void *on_output_data;
+    /* Non-zero: no fork while subinterpreters live (docs/private-symbols.md). */
+    int no_sibling_detach;
 } subhost_options;
 
 #define SUBHOST_OPTIONS_INIT                                                             \
@@ -182,6 +209,7 @@ typedef struct subhost_stats {
     int64_t cancel_latency_max;
     uint64_t messages; /* drained from all channels */
     uint64_t signals;
+    uint64_t forks; /* in the root: of the whole tree */
 } subhost_stats;
 
 /* Copies the counters. Any thread, GIL or not, does not block. */
@@ -271,7 +299,8 @@ enum subhost_outcome_kind {
     X(SUBHOST_BY_DEADLINE, "deadline")                                                   \
     X(SUBHOST_BY_SIGINT, "SIGINT")                                                       \
     X(SUBHOST_BY_SIGTERM, "SIGTERM")                                                     \
-    X(SUBHOST_BY_CLOSE, "host closes")
+    X(SUBHOST_BY_CLOSE, "host closes")                                                   \
+    X(SUBHOST_BY_ORPHAN, "parent is gone")
 
 enum subhost_reason {
 #define SUBHOST_REASON_ENUM(name, text) name,

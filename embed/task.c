@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "interp.h"
+#include "process.h"
 
 static const char *const outcome_names[] = {
 #define OUTCOME_NAME(name, text) [name] = text,
@@ -113,6 +114,8 @@ static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **e
         pthread_cond_signal(&interp->work);
     }
     pthread_mutex_unlock(&interp->lock);
+    if (!refused && interp->process)
+        subhost__loop_wake(interp->host);
     if (!refused)
         return 0;
     subhost_task_release(task);
@@ -120,6 +123,18 @@ static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **e
         err, state == INTERP_QUARANTINED ? SUBHOST_EQUARANTINED : SUBHOST_ESTATE,
         "subhost_submit: interpreter %u is %s", interp->serial,
         interp->releasing ? "released" : subhost__interp_state_name(state));
+}
+
+subhost_task *subhost__task_make_program(subhost_interp *interp,
+                                         const subhost_program *program,
+                                         const subhost_task_options *options)
+{
+    subhost_task *task = make_task(interp, program->source, options);
+    if (task && copy_program(task, program) < 0) {
+        subhost_task_release(task);
+        task = NULL;
+    }
+    return task;
 }
 
 int subhost_submit(subhost_interp *interp, const subhost_program *program,
@@ -143,8 +158,8 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
         return subhost__fail(err, SUBHOST_EINVAL,
                              "subhost_submit: the program has no source, a bad kind, or "
                              "arguments that are missing");
-    subhost_task *task = make_task(interp, p.source, &o);
-    if (!task || copy_program(task, &p) < 0)
+    subhost_task *task = subhost__task_make_program(interp, &p, &o);
+    if (!task)
         code = subhost__fail(err, SUBHOST_ENOMEM, "subhost_submit: out of memory");
     else
         code = enqueue(interp, task, err);
@@ -240,7 +255,85 @@ int subhost__submit_call(subhost_interp *interp, const void *payload, size_t siz
     return code;
 }
 
+/* ---- to and from another process --------------------------------------------------- */
+
+void subhost__task_pack(struct pack *pack, const subhost_task *task, bool last)
+{
+    subhost__pack_u64(pack, last);
+    subhost__pack_u64(pack, (uint64_t)task->interp->worker);
+    subhost__pack_u64(pack, task->parent_id);
+    subhost__pack_u64(pack, (uint64_t)task->timeout);
+    subhost__pack_u64(pack, (uint64_t)task->grace);
+    subhost__pack_string(pack, task->name);
+    subhost__pack_u64(pack, task->is_call);
+    if (task->is_call) {
+        subhost__pack_bytes(pack, task->payload, task->payload_size);
+        return;
+    }
+    subhost__pack_u64(pack, (uint64_t)task->kind);
+    subhost__pack_string(pack, task->source);
+    subhost__pack_u64(pack, (uint64_t)task->argc);
+    for (int i = 0; i < task->argc; i++)
+        subhost__pack_string(pack, task->argv[i]);
+}
+
+static subhost_task *unpack_program(subhost_interp *interp, struct unpack *unpack,
+                                    const subhost_task_options *options)
+{
+    subhost_program p = SUBHOST_PROGRAM_INIT;
+    p.kind = (enum subhost_program_kind)subhost__unpack_u64(unpack);
+    char *source = subhost__unpack_string(unpack);
+    int argc = (int)subhost__unpack_u64(unpack);
+    char **argv = calloc((size_t)argc + 1, sizeof *argv);
+    for (; argv && p.argc < argc; p.argc++)
+        argv[p.argc] = subhost__unpack_string(unpack);
+    p.source = source;
+    p.argv = (const char *const *)argv;
+    subhost_task *task =
+        argv && !unpack->failed ? subhost__task_make_program(interp, &p, options) : NULL;
+    for (int i = 0; argv && i < p.argc; i++)
+        free(argv[i]);
+    free(argv);
+    free(source);
+    return task;
+}
+
+subhost_task *subhost__task_unpack(subhost_interp *interp, struct unpack *unpack,
+                                   const subhost_task_options *options, bool *last)
+{
+    subhost_task_options o = *options;
+    subhost_task *task = NULL;
+    *last = subhost__unpack_u64(unpack);
+    interp->worker = (int)subhost__unpack_u64(unpack);
+    unsigned parent_id = (unsigned)subhost__unpack_u64(unpack);
+    o.timeout = (int64_t)subhost__unpack_u64(unpack);
+    o.grace = (int64_t)subhost__unpack_u64(unpack);
+    char *name = subhost__unpack_string(unpack);
+    o.name = name;
+    if (subhost__unpack_u64(unpack)) {
+        size_t size;
+        const unsigned char *payload = subhost__unpack_bytes(unpack, &size);
+        if (!unpack->failed)
+            task = subhost__task_make_call(interp, payload, size, &o, NULL);
+    } else {
+        task = unpack_program(interp, unpack, &o);
+    }
+    free(name);
+    if (task)
+        task->parent_id = parent_id;
+    return task;
+}
+
 /* ---- the terminal event --------------------------------------------------------- */
+
+void subhost__task_note_name(subhost_interp *interp, const subhost_task *task)
+{
+    char *name = interp->capture ? strdup(task->name) : NULL;
+    pthread_mutex_lock(&interp->lock);
+    free(interp->last_task);
+    interp->last_task = name;
+    pthread_mutex_unlock(&interp->lock);
+}
 
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail)

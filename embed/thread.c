@@ -90,6 +90,13 @@ void subhost__thread_forget(void)
     subhost__interp_unref(interp);
 }
 
+void subhost__thread_disown(void)
+{
+    if (self_record)
+        pthread_setspecific(record_key, NULL);
+    self_record = NULL;
+}
+
 /* ---- threads that hosted threads start ------------------------------------------ */
 
 struct start {

@@ -453,7 +453,7 @@ class NurseryTask:
 
     @property
     def pid(self):
-        """The process that it runs in."""
+        """The process that it runs in; None while that is not forked yet."""
         return _host.pid(self._handle)
 
     def done(self):

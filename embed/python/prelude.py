@@ -149,8 +149,11 @@ _excepthook = _thread._excepthook
 
 
 def excepthook(args, /):
-    """As threading's own, but a cancelled thread ends without a traceback."""
+    """As threading's own, but a cancelled thread ends without a traceback; with what its
+    event loop made of the cancel, too."""
     if issubclass(args.exc_type, _host.Cancelled):
+        return
+    if _host.cancel_requested() and is_cancel(args.exc_value):
         return
     _excepthook(args)
 
@@ -209,6 +212,54 @@ def forkpty():
 
 
 posix.forkpty = forkpty
+
+
+def capture(stdout, stderr):
+    """sys.stdout and sys.stderr into these descriptors, line by line. They stay the host's:
+    what a program does to them must not close them."""
+    import io
+
+    for name, fd in (("stdout", stdout), ("stderr", stderr)):
+        old = getattr(sys, name)
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(fd, "w", closefd=False)),
+            encoding=getattr(old, "encoding", None) or "utf-8",
+            errors=getattr(old, "errors", None) or "backslashreplace",
+            line_buffering=True,
+        )
+        stream.mode = "w"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def become_child():
+    """In a forked child, on the driver: this thread is the program's main thread, and state
+    that belongs to the parent's helper processes is forgotten. What has at-fork handlers of
+    its own (random, ssl, logging, threading's locks) is right already."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._after_fork()
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process._children.clear()
+        process._process_counter = type(process._process_counter)(1)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
+    for name, attribute in (
+        ("multiprocessing.resource_tracker", "_resource_tracker"),
+        ("multiprocessing.forkserver", "_forkserver"),
+    ):
+        module = sys.modules.get(name)
+        if module is not None:
+            # Its process would outlive us, and its pipe is closed here.
+            helper = type(getattr(module, attribute))()
+            old = getattr(module, attribute)
+            setattr(module, attribute, helper)
+            for function in [n for n in vars(module) if callable(vars(module)[n])]:
+                if getattr(vars(module)[function], "__self__", None) is old:
+                    setattr(module, function, getattr(helper, function))
 
 
 # ---- cancel -----------------------------------------------------------------------------
@@ -287,31 +338,54 @@ def without_idle(idents):
     - a pool's idle workers: they wait for work, end when their pool is shut down, and would
       only log what is raised in them;
     - asyncio's helper that shuts such a pool down: its event loop would wait for ever;
-    - threads that are just being started: who starts them would wait for ever."""
+    - threads that are just being started: who starts them would wait for ever;
+    - threads that take or give back a Condition's lock: the `with` would not give it back."""
     pool = sys.modules.get("concurrent.futures.thread")
     base_events = sys.modules.get("asyncio.base_events")
     threading = sys.modules.get("threading")
-    worker = getattr(getattr(pool, "_worker", None), "__code__", None)
-    loop = getattr(base_events, "BaseEventLoop", None)
-    shutdown = getattr(getattr(loop, "_do_shutdown", None), "__code__", None)
-    thread = getattr(threading, "Thread", None)
-    bootstrap = getattr(getattr(thread, "_bootstrap", None), "__code__", None)
+    worker = _code(pool, "_worker")
+    shutdown = _code(base_events, "BaseEventLoop", "_do_shutdown")
+    thread_run = _code(threading, "Thread", "run")
+    bootstrap = _code(threading, "Thread", "_bootstrap")
+    bootstrap_inner = _code(threading, "Thread", "_bootstrap_inner")
+    at_lock = [_code(threading, "Condition", name) for name in ("__enter__", "__exit__")]
     frames = _host.current_frames()
 
     def is_busy(ident):
-        frame = frames.get(ident)
-        if frame is None or frame.f_code is worker:
+        frame, above = frames.get(ident), None
+        while frame is not None and frame.f_globals is globals():
+            frame = frame.f_back  # this thread's own: what it is interrupted in
+        if frame is None or frame.f_code is worker or frame.f_code in at_lock:
             return False
-        while frame is not None:
-            if frame.f_code is shutdown:
+        if frame.f_code is thread_run:
+            # About to call its target, which is not on the stack yet.
+            target = _code(frame.f_locals.get("self"), "_target")
+            if target is not None and target in (worker, shutdown):
                 return False
-            if frame.f_code is bootstrap:
-                starting = frame.f_locals["self"]
-                return starting._started.is_set()
-            frame = frame.f_back
+        while frame is not None:
+            if frame.f_code is shutdown or frame.f_code is bootstrap:
+                return False
+            if frame.f_code is bootstrap_inner:
+                # Before and after run() it is threading's own functions that run there.
+                return above is not None and (
+                    above.f_code.co_name in ("run", "invoke_excepthook")
+                    or above.f_globals is not frame.f_globals
+                )
+            frame, above = frame.f_back, frame
         return True
 
-    return [ident for ident in idents if is_busy(ident)]
+    busy = [ident for ident in idents if is_busy(ident)]
+    # This frame is one of them: a cycle, which would keep the program's frames alive, and what
+    # is to be closed with them.
+    frames.clear()
+    return busy
+
+
+def _code(found, *names):
+    """The code of the function that `found` is, or has behind these names; else None."""
+    for name in names:
+        found = getattr(found, name, None)
+    return getattr(getattr(found, "__func__", found), "__code__", None)
 
 
 def swallowers(idents, insist):
@@ -319,7 +393,7 @@ def swallowers(idents, insist):
     being handled there (an except or finally clause, a with statement's exit)."""
     current = _host.current_exceptions()
     found = []
-    for ident in idents:
+    for ident in without_idle(idents):
         if insist or not _follows_cancelled(current.get(ident)):
             found.append(ident)
     return found

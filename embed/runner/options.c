@@ -19,11 +19,12 @@
     X('m', NULL, "MODULE", "run a module as a program")                                  \
     X('n', "workers", "N", "run N copies, each in an interpreter of its own")            \
     X(0, "gil", "own|shared", "a GIL of its own (default), or the main one's")           \
-    X(0, "isolation", "interpreter",                                                     \
-      "a subinterpreter of this process: the only one yet")                              \
+    X(0, "isolation", "interpreter|process",                                             \
+      "in this process (default), or in a forked child: every module loads there")       \
     X(0, "timeout", "DUR", "a deadline: 500ms, 1.5s, 2m; a bare number is seconds")      \
     X(0, "grace", "DUR", "how long a cancelled program may take (default 2s)")           \
     X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
+    X(0, "capture", NULL, "output of workers and tasks line by line, with their names")  \
     X(0, "stats", NULL, "at the end: interpreters, tasks, cancels, peak RSS")            \
     X('h', "help", NULL, "this text")
 
@@ -202,13 +203,11 @@ static int take_value(struct options *options, const char *name, const char *val
                                        value);
         options->gil = value[0] == 'o' ? SUBHOST_GIL_OWN : SUBHOST_GIL_SHARED;
     } else if (strcmp(name, "isolation") == 0) {
-        if (strcmp(value, "process") == 0)
-            return options_usage_error("run", "--isolation process is not there yet; for "
-                                              "modules that refuse an interpreter there "
-                                              "is --gil shared");
-        if (strcmp(value, "interpreter") != 0)
+        if (strcmp(value, "interpreter") != 0 && strcmp(value, "process") != 0)
             return options_usage_error(
                 "run", "--isolation: '%s' is neither interpreter nor process", value);
+        options->isolation =
+            value[0] == 'p' ? SUBHOST_ISOLATION_PROCESS : SUBHOST_ISOLATION_INTERPRETER;
     } else if (strcmp(name, "timeout") == 0 || strcmp(name, "grace") == 0) {
         int64_t *to = name[0] == 't' ? &options->timeout : &options->grace;
         if (!options_duration(value, to))
@@ -219,6 +218,8 @@ static int take_value(struct options *options, const char *name, const char *val
         options->trail = value;
     } else if (strcmp(name, "stats") == 0) {
         options->stats = true;
+    } else if (strcmp(name, "capture") == 0) {
+        options->capture = true;
     } else {
         options->help = true;
     }

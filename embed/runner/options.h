@@ -23,9 +23,10 @@ struct options {
     char **argv;
     int workers;
     enum subhost_gil gil;
+    enum subhost_isolation isolation;
     int64_t timeout, grace; /* ns; timeout 0: none */
     const char *trail;      /* NULL: none */
-    bool stats;
+    bool stats, capture;
     bool help;
 };
 

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "run.h"
 
+#include "output.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -93,17 +95,17 @@ static void print_stats(subhost_host *host)
     fprintf(
         stderr,
         "subhost: interpreters %llu created, %llu abandoned; tasks %llu started, %llu "
-        "ended; forks 0\n"
+        "ended; forks %llu\n"
         "subhost: cancels %llu, latency last %.3f ms, max %.3f ms; signals %llu; "
         "messages %llu; doorbell %s\n"
         "subhost: peak RSS %.1f MiB, CPU %.3f s user, %.3f s system\n",
         (unsigned long long)stats.interpreters_created,
         (unsigned long long)stats.interpreters_abandoned,
         (unsigned long long)stats.tasks_started, (unsigned long long)stats.tasks_ended,
-        (unsigned long long)stats.cancels, (double)stats.cancel_latency_last / 1e6,
-        (double)stats.cancel_latency_max / 1e6, (unsigned long long)stats.signals,
-        (unsigned long long)stats.messages, subhost_doorbell_name(host),
-        (double)usage.ru_maxrss / 1024,
+        (unsigned long long)stats.forks, (unsigned long long)stats.cancels,
+        (double)stats.cancel_latency_last / 1e6, (double)stats.cancel_latency_max / 1e6,
+        (unsigned long long)stats.signals, (unsigned long long)stats.messages,
+        subhost_doorbell_name(host), (double)usage.ru_maxrss / 1024,
         (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6,
         (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6);
 }
@@ -125,6 +127,8 @@ static subhost_options options_from_environment(void)
         options.doorbell = SUBHOST_DOORBELL_ATTACH;
     const char *calls = getenv("SUBHOST_INTERRUPTIBLE_CALLS");
     options.no_interruptible_calls = calls && strcmp(calls, "off") == 0;
+    const char *siblings = getenv("SUBHOST_SIBLING_DETACH");
+    options.no_sibling_detach = siblings && strcmp(siblings, "off") == 0;
     return options;
 }
 
@@ -161,6 +165,7 @@ static int start_worker(struct run *run, int worker, subhost_error **err)
     interp_options.name = name;
     interp_options.gil = o->gil;
     interp_options.worker = worker;
+    interp_options.isolation = o->isolation;
     subhost_interp *interp;
     int code = subhost_interp_create(run->host, &interp_options, &interp, err);
     if (code)
@@ -197,6 +202,8 @@ int run_command(const struct options *options)
     host_options.trail = options->trail;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
+    if (options->capture)
+        host_options.on_output = output_line;
     if (subhost_open(&host_options, &run.host, &err))
         return fail(err);
     run.tasks = calloc((size_t)options->workers, sizeof *run.tasks);
@@ -209,7 +216,9 @@ int run_command(const struct options *options)
     for (int worker = 0; worker < options->workers && !code; worker++)
         code = start_worker(&run, worker, &err);
     while (run.running > 0 && !code) {
-        int events = subhost_dispatch(run.host, SUBHOST_FOREVER, &err);
+        /* Output that its reader does not take is tried again. */
+        int64_t timeout = output_write() ? SUBHOST_MSEC(10) : SUBHOST_FOREVER;
+        int events = subhost_dispatch(run.host, timeout, &err);
         if (events < 0)
             code = events;
     }
@@ -220,8 +229,10 @@ int run_command(const struct options *options)
         subhost_task_release(run.tasks[worker]);
     free(run.tasks);
     err = NULL;
-    if (subhost_close(run.host, SUBHOST_CLOSE_EXITING, run.abandoned ? 0 : options->grace,
-                      &err)) {
+    bool orderly = subhost_close(run.host, SUBHOST_CLOSE_EXITING,
+                                 run.abandoned ? 0 : options->grace, &err) == 0;
+    output_finish(options->grace);
+    if (!orderly) {
         subhost_error_free(err);
         /* Threads that cannot be stopped run on: exit() would take the ground from under
          * them. What the C library still holds is written all the same. */

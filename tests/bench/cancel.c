@@ -1,7 +1,7 @@
 /* Cancels a program again and again; tests/bench/cancel makes a table of what it prints.
  *
  *   cancel [--rounds N] [--grace MS] [--settle MS] [--delay US] [--gil own|shared]
- *          [--fresh] [--terminal] PROGRAM [ARG...]
+ *          [--fresh] [--terminal] [--trail FILE] PROGRAM [ARG...]
  *
  * In each round PROGRAM runs with the ARGs and the number of a descriptor, onto which it
  * writes R when it is where it is to be cancelled. SETTLE and up to DELAY later the cancel is
@@ -41,6 +41,7 @@ struct bench {
     enum subhost_gil gil;
     int fresh;
     int terminal;
+    const char *trail;
     const char *program;
     const char *args[MAX_ARGS];
     int argc;
@@ -207,17 +208,23 @@ static bool run_round(struct bench *bench, struct round *round)
 static void usage(void)
 {
     fprintf(stderr, "usage: cancel [--rounds N] [--grace MS] [--settle MS] [--delay US] "
-                    "[--gil own|shared] [--fresh] [--terminal] PROGRAM [ARG...]\n");
+                    "[--gil own|shared] [--fresh] [--terminal] [--trail FILE] "
+                    "PROGRAM [ARG...]\n");
     exit(2);
 }
 
 static void parse(struct bench *bench, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"rounds", required_argument, NULL, 'r'}, {"grace", required_argument, NULL, 'g'},
-        {"settle", required_argument, NULL, 's'}, {"delay", required_argument, NULL, 'd'},
-        {"gil", required_argument, NULL, 'G'},    {"fresh", no_argument, NULL, 'f'},
-        {"terminal", no_argument, NULL, 't'},     {NULL, 0, NULL, 0},
+        {"rounds", required_argument, NULL, 'r'},
+        {"grace", required_argument, NULL, 'g'},
+        {"settle", required_argument, NULL, 's'},
+        {"delay", required_argument, NULL, 'd'},
+        {"gil", required_argument, NULL, 'G'},
+        {"fresh", no_argument, NULL, 'f'},
+        {"terminal", no_argument, NULL, 't'},
+        {"trail", required_argument, NULL, 'T'},
+        {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1) {
@@ -242,6 +249,9 @@ static void parse(struct bench *bench, int argc, char **argv)
             break;
         case 't':
             bench->terminal = 1;
+            break;
+        case 'T':
+            bench->trail = optarg;
             break;
         default:
             usage();
@@ -283,6 +293,7 @@ int main(int argc, char **argv)
     snprintf(bench.fd_text, sizeof bench.fd_text, "%d", bench.tell[1]);
     subhost_error *err = NULL;
     subhost_options options = SUBHOST_OPTIONS_INIT;
+    options.trail = bench.trail;
     const char *doorbell = getenv("SUBHOST_DOORBELL");
     if (doorbell && strcmp(doorbell, "attach") == 0)
         options.doorbell = SUBHOST_DOORBELL_ATTACH;

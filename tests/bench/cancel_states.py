@@ -351,8 +351,8 @@ def trio_idle(ready):
     async def main():
         ready()
         await trio.sleep_forever()
+        lie()
     trio.run(main)
-    # As python: a main task that was cancelled in trio's way ends run() quietly.
 
 
 # ---- what has no promise of milliseconds ------------------------------------------------
@@ -436,6 +436,20 @@ def swallow_all_asleep(ready):
             time.sleep(LONG)
         except BaseException:
             pass
+
+
+@state("either", rounds=3)
+def trio_deaf(ready):
+    try:
+        import trio
+    except ImportError as e:
+        raise Skip(str(e))
+
+    async def main():
+        ready()
+        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+        lie()
+    trio.run(main)
 
 
 @state("cleanup", rounds=10)

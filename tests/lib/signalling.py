@@ -1,6 +1,7 @@
 """Programs that get signals once they say that they are ready."""
 
 import concurrent.futures
+import os
 import signal
 import time
 
@@ -10,6 +11,14 @@ from tap import difference, ok
 INT, TERM, USR1, ALRM = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM
 PROMPT = 1.5 * PATIENCE  # a signal acts "at once": well below every sleep in the programs
 START = "import os, signal, sys, threading, time\ndef ready(): print('ready', flush=True)\n"
+
+# A sanitizer's runtime handles the signals of crashes, to report them. This is for tests of
+# what those signals do to a program.
+CRASHES_AS_USUAL = {
+    name: ":".join([os.environ.get(name, ""), "handle_segv=0", "handle_sigbus=0",
+                    "handle_sigfpe=0", "handle_sigill=0", "handle_abort=0"]).lstrip(":")
+    for name in ("ASAN_OPTIONS", "TSAN_OPTIONS")
+}
 
 
 def talk(runner, code, signals, pause=0.15):

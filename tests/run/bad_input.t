@@ -173,6 +173,34 @@ def extension_modules(tmp):
 
 
 @test
+def extension_modules_that_import(tmp):
+    """Their init function runs in the main interpreter, which has not loaded what only
+    programs need; it finds all of it."""
+    code = "import imports_at_init; print(imports_at_init.answer())"
+    expressions = [
+        ("__import__('json').loads('7')", "7"),
+        ("type(__import__('codecs').lookup('utf-8')).__name__", "CodecInfo"),
+        ("__import__('codecs').lookup('cp437').name", "cp437"),
+        ("__import__('encodings').__file__.endswith('__init__.py')", "True"),
+        ("__import__('encodings.utf_8').utf_8.getregentry().name", "utf-8"),
+        ("__import__('io').__name__", "io"),
+        ("__import__('zipimport').zipimporter.__name__", "zipimporter"),
+        ("__import__('importlib.util').util.find_spec('no_such_module')", "None"),
+        ("__import__('importlib.machinery').machinery.SourceFileLoader.__module__",
+         "_frozen_importlib_external"),
+    ]
+    whole = "'; '.join(str(part) for part in [" + ", ".join(e for e, _ in expressions) + "])"
+    for expression, wanted in (*expressions, (whole, "; ".join(w for _, w in expressions))):
+        env = {"PYTHONPATH": str(NATIVE), "IMPORTS_AT_INIT": f"seen = str({expression})"}
+        result = subhost("run", "-c", code, env=env)
+        equal((result.status, result.out, result.err), (0, wanted + "\n", ""),
+              f"{expression:.60}", result=result)
+    for options in ("--gil", "shared"), ("-n", "2"):
+        result = subhost("run", *options, "-c", code, env=env)
+        equal(result.out.splitlines()[-1:], [wanted], f"all of it with {options}", result=result)
+
+
+@test
 def a_broken_output(tmp):
     """subhost's own text to a stdout that is full or gone is an error, not a crash."""
     with open("/dev/full", "w") as full:

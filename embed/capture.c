@@ -1,0 +1,187 @@
+/* Captured output: see capture.h. */
+#define _GNU_SOURCE
+#include "capture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "child.h"
+#include "fd.h"
+#include "interp.h"
+
+/* A longer line comes in pieces of this size. */
+#define LINE_MAX_SIZE ((size_t)64 << 10)
+/* Read in one round of the loop, which has others to listen to. */
+#define ROUND_SIZE ((size_t)1 << 20)
+
+struct stream {
+    struct source source; /* first; the end to read from */
+    struct capture *capture;
+    int number; /* 1: stdout, 2: stderr */
+    int write_fd;
+    size_t size;
+    char line[LINE_MAX_SIZE];
+};
+
+struct capture {
+    subhost_interp *interp;
+    struct stream streams[2];
+};
+
+void subhost__capture_line(subhost_host *host, const char *name, int stream,
+                           const char *text, size_t size)
+{
+    if (host->up) {
+        subhost__child_pass_output(host, name, stream, text, size);
+        return;
+    }
+    subhost_output output = {.size = sizeof output,
+                             .name = name,
+                             .stream = stream,
+                             .text = text,
+                             .length = size};
+    if (host->options.on_output)
+        host->options.on_output(host, &output, host->options.on_output_data);
+}
+
+static void put_line(struct stream *stream)
+{
+    subhost_interp *interp = stream->capture->interp;
+    char name[128];
+    pthread_mutex_lock(&interp->lock);
+    /* Between tasks it is still the last one's. */
+    const char *known = interp->current     ? interp->current->name
+                        : interp->last_task ? interp->last_task
+                                            : interp->name;
+    snprintf(name, sizeof name, "%s", known);
+    pthread_mutex_unlock(&interp->lock);
+    subhost__capture_line(interp->host, name, stream->number, stream->line, stream->size);
+    stream->size = 0;
+}
+
+static void take(struct stream *stream, const char *text, size_t size)
+{
+    while (size > 0) {
+        const char *newline = memchr(text, '\n', size);
+        size_t length = newline ? (size_t)(newline - text) : size;
+        size_t room = sizeof stream->line - stream->size;
+        if (length > room)
+            length = room;
+        memcpy(stream->line + stream->size, text, length);
+        stream->size += length;
+        text += length;
+        size -= length;
+        bool at_end = newline && text == newline;
+        if (at_end) {
+            text++;
+            size--;
+        }
+        if (at_end || stream->size == sizeof stream->line)
+            put_line(stream);
+    }
+}
+
+static void drain(struct stream *stream, size_t limit)
+{
+    static char buffer[LINE_MAX_SIZE]; /* the main thread's */
+    for (size_t done = 0; done < limit && stream->source.fd >= 0;) {
+        ssize_t n = read(stream->source.fd, buffer, sizeof buffer);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return; /* EAGAIN: nothing more for now */
+        if (n == 0) {
+            subhost__loop_unwatch(stream->capture->interp->host, &stream->source);
+            subhost__fd_close(stream->source.fd);
+            stream->source.fd = -1;
+            return;
+        }
+        take(stream, buffer, (size_t)n);
+        done += (size_t)n;
+    }
+}
+
+static void stream_ready(struct source *source, uint32_t events)
+{
+    (void)events;
+    drain((struct stream *)source, ROUND_SIZE);
+}
+
+static int open_stream(struct capture *capture, int number)
+{
+    struct stream *stream = &capture->streams[number - 1];
+    int fds[2];
+    *stream = (struct stream){.capture = capture, .number = number, .write_fd = -1};
+    stream->source = (struct source){.fd = -1, .ready = stream_ready};
+    if (pipe2(fds, O_CLOEXEC) != 0)
+        return errno;
+    stream->source.fd = subhost__fd_take(fds[0]);
+    stream->write_fd = subhost__fd_take(fds[1]);
+    if (stream->source.fd < 0 || stream->write_fd < 0)
+        return EMFILE;
+    /* Our end only: writers wait while the pipe is full, as they do with any. */
+    if (fcntl(stream->source.fd, F_SETFL, O_NONBLOCK) != 0)
+        return errno;
+    return subhost__loop_watch(capture->interp->host, &stream->source, EPOLLIN);
+}
+
+struct capture *subhost__capture_new(subhost_interp *interp)
+{
+    struct capture *capture = malloc(sizeof *capture);
+    if (!capture)
+        return NULL;
+    capture->interp = interp;
+    capture->streams[1].source = (struct source){.fd = -1};
+    capture->streams[1].write_fd = -1;
+    int error = open_stream(capture, 1);
+    if (!error)
+        error = open_stream(capture, 2);
+    if (error) {
+        subhost__capture_free(capture);
+        errno = error;
+        return NULL;
+    }
+    return capture;
+}
+
+int subhost__capture_fd(const struct capture *capture, int stream)
+{
+    return capture->streams[stream].write_fd;
+}
+
+void subhost__capture_given(struct capture *capture)
+{
+    for (int i = 0; i < 2; i++) {
+        subhost__fd_close(capture->streams[i].write_fd);
+        capture->streams[i].write_fd = -1;
+    }
+}
+
+void subhost__capture_finish(struct capture *capture)
+{
+    for (int i = 0; capture && i < 2; i++) {
+        struct stream *stream = &capture->streams[i];
+        /* Not without a bound: a process that it left behind may write for ever. */
+        drain(stream, 64 * ROUND_SIZE);
+        if (stream->size > 0)
+            put_line(stream);
+    }
+}
+
+void subhost__capture_free(struct capture *capture)
+{
+    if (!capture)
+        return;
+    subhost__capture_given(capture);
+    for (int i = 0; i < 2; i++) {
+        struct stream *stream = &capture->streams[i];
+        if (stream->source.fd >= 0)
+            subhost__loop_unwatch(capture->interp->host, &stream->source);
+        subhost__fd_close(stream->source.fd);
+    }
+    free(capture);
+}

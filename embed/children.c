@@ -1,0 +1,258 @@
+/* The root's part for all children of the tree, at whatever depth: it forks them, reaps
+ * them, and tells their supervisors. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+
+#include "fd.h"
+#include "process.h"
+
+#ifndef P_PIDFD
+#define P_PIDFD 3 /* waitid(2), Linux 5.4 */
+#endif
+
+struct child {
+    struct source pidfd; /* first: what is ready is the child */
+    struct child *next;
+    struct wire wire; /* it asks for forks, and hears of them */
+    pid_t pid;
+    bool ended;
+    /* Who is told; both NULL: nobody any more. `id` is what they call it. */
+    struct process *supervisor;
+    struct child *supervisor_child;
+    uint64_t id;
+};
+
+struct children {
+    struct child *first;
+};
+
+static void child_ended(struct source *source, uint32_t events)
+{
+    (void)events;
+    ((struct child *)source)->ended = true;
+}
+
+/* ---- asking --------------------------------------------------------------------- */
+
+static void refuse_fork(struct child *child, uint64_t id, const char *why)
+{
+    struct pack pack = {0};
+    subhost__pack_string(&pack, why);
+    subhost__wire_send(&child->wire, FRAME_FORK_FAILED, id, pack.data, pack.size, NULL,
+                       0);
+    free(pack.data);
+}
+
+static void on_fork(subhost_host *host, struct child *child, struct frame *frame)
+{
+    struct unpack unpack = {.data = frame->data, .size = frame->size};
+    struct fork_request *request = subhost__fork_request_new();
+    unsigned taken = 0;
+    if (request) {
+        char *name = subhost__unpack_string(&unpack);
+        snprintf(request->name, sizeof request->name, "%s", name ? name : "subhost");
+        free(name);
+        request->child = child;
+        request->id = frame->id;
+        request->own_stdio = true;
+        for (int i = 0; i < 3; i++) {
+            if (subhost__unpack_u64(&unpack) && taken < frame->n_fds)
+                request->stdio[i] = frame->fds[taken++];
+        }
+    }
+    while (taken < frame->n_fds)
+        subhost__fd_close(frame->fds[taken++]);
+    int error = request ? subhost__forkserver_submit(host, request) : ENOMEM;
+    if (error) {
+        refuse_fork(child, frame->id, strerror(error));
+        subhost__fork_request_free(request);
+    }
+}
+
+static void hear(subhost_host *host, struct child *child)
+{
+    struct frame frame;
+    while (subhost__wire_take(&child->wire, &frame)) {
+        if (frame.type == FRAME_FORK) {
+            on_fork(host, child, &frame);
+            continue;
+        }
+        for (unsigned i = 0; i < frame.n_fds; i++)
+            subhost__fd_close(frame.fds[i]);
+    }
+}
+
+/* ---- answering ------------------------------------------------------------------ */
+
+/* Hands the child's control socket and pidfd to who asked for it. */
+static bool give(struct child *child, struct fork_request *request)
+{
+    if (request->process) {
+        int pidfd = subhost__fd_dup(child->pidfd.fd);
+        if (pidfd < 0)
+            return false;
+        subhost__process_forked(request->process, request->pid, request->control, pidfd);
+        request->control = -1;
+        return true;
+    }
+    if (!request->child)
+        return true; /* nobody any more: it sees the end of its wires */
+    struct pack pack = {0};
+    int fds[] = {request->control, child->pidfd.fd};
+    subhost__pack_u64(&pack, (uint64_t)request->pid);
+    bool sent = subhost__wire_send(&request->child->wire, FRAME_FORKED, request->id,
+                                   pack.data, pack.size, fds, ARRAY_LENGTH(fds));
+    free(pack.data);
+    return sent;
+}
+
+/* False: it has been given to nobody, and sees the end of its wires. */
+static bool adopt(subhost_host *host, struct fork_request *request)
+{
+    struct child *child = calloc(1, sizeof *child);
+    if (!child)
+        return false;
+    child->pid = request->pid;
+    child->pidfd = (struct source){.fd = request->pidfd, .ready = child_ended};
+    child->supervisor = request->process;
+    child->supervisor_child = request->child;
+    child->id = request->id;
+    request->pidfd = -1;
+    int service = request->service;
+    request->service = -1;
+    if (subhost__loop_watch(host, &child->pidfd, EPOLLIN) != 0) {
+        /* Nobody would see its end: it gets it now. */
+        kill(child->pid, SIGKILL);
+        child->ended = true;
+    }
+    child->next = host->children->first;
+    host->children->first = child;
+    bool given = subhost__wire_open(&child->wire, host, service) == 0 && !child->ended &&
+                 give(child, request);
+    if (!given) {
+        child->supervisor = NULL; /* they hear of it in another way */
+        child->supervisor_child = NULL;
+    }
+    return given;
+}
+
+static void answer(subhost_host *host, struct fork_request *request)
+{
+    if (!request->error[0]) {
+        pthread_mutex_lock(&host->lock);
+        host->stats.forks++;
+        pthread_mutex_unlock(&host->lock);
+        subhost__trail_note(host->trail, "forked", 0, 0, "pid %d: %s", (int)request->pid,
+                            request->name);
+        if (!adopt(host, request))
+            snprintf(request->error, sizeof request->error,
+                     "out of memory or descriptors in the root");
+    } else {
+        subhost__trail_note(host->trail, "not-forked", 0, 0, "%s: %s", request->name,
+                            request->error);
+    }
+    if (request->error[0] && request->process)
+        subhost__process_not_forked(request->process, request->error);
+    else if (request->error[0] && request->child)
+        refuse_fork(request->child, request->id, request->error);
+    subhost__fork_request_free(request);
+}
+
+/* ---- reaping -------------------------------------------------------------------- */
+
+/* As wait(2)'s; -1: a program in this process was faster. False: it has not ended. */
+static bool wait_status(struct child *child, int *status)
+{
+    siginfo_t info = {0};
+    if (waitid(P_PIDFD, (id_t)child->pidfd.fd, &info, WEXITED | WNOHANG) != 0) {
+        *status = -1;
+        return errno == ECHILD;
+    }
+    if (info.si_pid == 0)
+        return false;
+    *status = info.si_code == CLD_EXITED ? (info.si_status & 0xFF) << 8 : info.si_status;
+    return true;
+}
+
+static void tell(struct child *child, int status)
+{
+    if (child->supervisor) {
+        subhost__process_reaped(child->supervisor, status);
+    } else if (child->supervisor_child) {
+        struct pack pack = {0};
+        subhost__pack_u64(&pack, (uint64_t)(int64_t)status);
+        subhost__wire_send(&child->supervisor_child->wire, FRAME_REAPED, child->id,
+                           pack.data, pack.size, NULL, 0);
+        free(pack.data);
+    }
+}
+
+static void free_child(subhost_host *host, struct child *child)
+{
+    subhost__loop_unwatch(host, &child->pidfd);
+    subhost__fd_close(child->pidfd.fd);
+    subhost__wire_close(&child->wire, host);
+    free(child);
+}
+
+int64_t subhost__children_tick(subhost_host *host)
+{
+    struct fork_request *request;
+    if (!host->children) {
+        if (!host->forkserver)
+            return SUBHOST_FOREVER;
+        host->children = calloc(1, sizeof *host->children);
+        if (!host->children)
+            return subhost__now() + SUBHOST_MSEC(10);
+    }
+    while ((request = subhost__forkserver_take(host)))
+        answer(host, request);
+    for (struct child *child = host->children->first; child; child = child->next)
+        hear(host, child);
+    for (struct child **at = &host->children->first; *at;) {
+        struct child *child = *at;
+        int status;
+        if (!child->ended || !wait_status(child, &status)) {
+            at = &child->next;
+            continue;
+        }
+        *at = child->next;
+        tell(child, status);
+        subhost__forkserver_forget(host, NULL, child);
+        for (struct child *other = host->children->first; other; other = other->next) {
+            if (other->supervisor_child == child)
+                other->supervisor_child = NULL;
+        }
+        free_child(host, child);
+    }
+    return SUBHOST_FOREVER;
+}
+
+void subhost__children_forget(subhost_host *host, const struct process *process)
+{
+    subhost__forkserver_forget(host, process, NULL);
+    struct child *child = host->children ? host->children->first : NULL;
+    for (; child; child = child->next) {
+        if (child->supervisor == process)
+            child->supervisor = NULL;
+    }
+}
+
+void subhost__children_free(subhost_host *host)
+{
+    if (!host->children)
+        return;
+    while (host->children->first) {
+        struct child *child = host->children->first;
+        host->children->first = child->next;
+        free_child(host, child);
+    }
+    free(host->children);
+    host->children = NULL;
+}

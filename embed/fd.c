@@ -1,0 +1,62 @@
+/* The host's own descriptors. A program that closes what it does not know
+ * (os.closerange(3, 4096)) must not find them open (interpose.c), and a program that was
+ * started with closed standard streams must not find one of them in their place. */
+#define _GNU_SOURCE
+#include "fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#define HIDDEN_MAX 65536 /* beyond it they are not hidden: nobody counts that far */
+
+static _Atomic uint64_t hidden[HIDDEN_MAX / 64];
+
+static uint64_t bit_of(int fd) { return UINT64_C(1) << (fd % 64); }
+
+bool subhost__fd_is_hidden(int fd)
+{
+    return fd >= 0 && fd < HIDDEN_MAX && (atomic_load(&hidden[fd / 64]) & bit_of(fd));
+}
+
+static int hide(int fd)
+{
+    if (fd >= 0 && fd < HIDDEN_MAX)
+        atomic_fetch_or(&hidden[fd / 64], bit_of(fd));
+    return fd;
+}
+
+int subhost__fd_dup(int fd)
+{
+    return hide(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+}
+
+int subhost__fd_take(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO)
+        return hide(fd);
+    int moved = subhost__fd_dup(fd);
+    int error = errno;
+    close(fd);
+    errno = error;
+    return moved;
+}
+
+void subhost__fd_close(int fd)
+{
+    if (fd < 0)
+        return;
+    int error = errno;
+    if (fd < HIDDEN_MAX)
+        atomic_fetch_and(&hidden[fd / 64], ~bit_of(fd));
+    close(fd);
+    errno = error;
+}
+
+void subhost__fd_forget_all(void)
+{
+    for (unsigned i = 0; i < HIDDEN_MAX / 64; i++)
+        atomic_store_explicit(&hidden[i], 0, memory_order_relaxed);
+}

@@ -1,0 +1,401 @@
+/* The forkserver thread.
+ *
+ * It is attached to the main interpreter alone, in which no hosted program ever runs: what
+ * a child inherits is CPython, the standard library as far as policy preloads it, and
+ * nothing of any task's. (A fork belongs to the main interpreter: C-API, "Cautions about
+ * fork()"; PyOS_AfterFork_Child() ends everything else.) It is the root's: children ask the
+ * root, so that the image stays the same at any depth.
+ *
+ * Around the fork the creation and the end of interpreters stand still, and all signals are
+ * blocked: the child unblocks them when it is a host again (child.c). */
+#define _GNU_SOURCE
+#include "forkserver.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "boot.h"
+#include "child.h"
+#include "fd.h"
+#include "guard.h"
+#include "module.h"
+#include "siblings.h"
+
+/* How long a creation under way, or the end of an interpreter, may keep a fork waiting. */
+#define CREATION_TIMEOUT SUBHOST_MSEC(30000)
+
+struct forkserver {
+    subhost_host *host;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    /* Under lock: */
+    struct fork_request *asked, **asked_tail, *done, **done_tail;
+    struct fork_request *current; /* that the thread is at */
+    bool stop, left;
+    /* The thread's own: */
+    unsigned serial;
+    PyThreadState *tstate;
+    subhost_interp *main_interp; /* what a child runs its task in */
+    char failure[160];           /* why nothing can be forked, or "" */
+};
+
+/* ---- requests ------------------------------------------------------------------- */
+
+struct fork_request *subhost__fork_request_new(void)
+{
+    struct fork_request *request = calloc(1, sizeof *request);
+    if (request) {
+        request->pidfd = request->control = request->service = -1;
+        request->stdio[0] = request->stdio[1] = request->stdio[2] = -1;
+    }
+    return request;
+}
+
+void subhost__fork_request_free(struct fork_request *request)
+{
+    if (!request)
+        return;
+    int fds[] = {request->pidfd,    request->control,  request->service,
+                 request->stdio[0], request->stdio[1], request->stdio[2]};
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
+        subhost__fd_close(fds[i]);
+    free(request);
+}
+
+static void SUBHOST_PRINTF(2, 3)
+    refuse(struct fork_request *request, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(request->error, sizeof request->error, format, args);
+    va_end(args);
+}
+
+/* ---- the fork ------------------------------------------------------------------- */
+
+/* Both ends of the supervisor's and of the root's socket; the child's are [1]. */
+struct sockets {
+    int control[2], service[2];
+};
+
+static void close_pair(int pair[2])
+{
+    for (int i = 0; i < 2; i++) {
+        subhost__fd_close(pair[i]);
+        pair[i] = -1;
+    }
+}
+
+static bool make_pair(int pair[2])
+{
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+        return false;
+    for (int i = 0; i < 2; i++)
+        pair[i] = subhost__fd_take(pair[i]);
+    return pair[0] >= 0 && pair[1] >= 0;
+}
+
+static bool make_sockets(struct sockets *sockets, struct fork_request *request)
+{
+    *sockets = (struct sockets){{-1, -1}, {-1, -1}};
+    if (make_pair(sockets->control) && make_pair(sockets->service))
+        return true;
+    refuse(request, "socketpair: %s", strerror(errno));
+    close_pair(sockets->control);
+    close_pair(sockets->service);
+    return false;
+}
+
+/* Attached to main, creation locked. */
+static void fork_attached(struct forkserver *server, struct fork_request *request,
+                          const struct sockets *sockets)
+{
+    const char *why = subhost__siblings_ready();
+    if (why) {
+        refuse(request,
+               "a fork while other interpreters are alive would kill the child, and they "
+               "cannot be taken off its list: %s",
+               why);
+        return;
+    }
+    struct child_birth birth = {
+        .host = server->host,
+        .main_interp = server->main_interp,
+        .request = request,
+        .control = sockets->control[1],
+        .service = sockets->service[1],
+    };
+    subhost__guard_own_fork(true);
+    PyOS_BeforeFork();
+    pid_t pid = fork();
+    if (pid == 0)
+        subhost__child_main(&birth);
+    int error = errno;
+    PyOS_AfterFork_Parent();
+    subhost__guard_own_fork(false);
+    if (pid < 0)
+        refuse(request, "fork: %s", strerror(error));
+    else
+        request->pid = pid;
+}
+
+/* The child is there and not reaped: the number is its own. */
+static void open_pidfd(struct fork_request *request)
+{
+    int fd = (int)syscall(SYS_pidfd_open, request->pid, 0);
+    request->pidfd = subhost__fd_take(fd);
+    if (request->pidfd >= 0)
+        return;
+    refuse(request, "pidfd_open: %s", strerror(errno));
+    kill(request->pid, SIGKILL);
+    while (waitpid(request->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
+static void fork_one(struct forkserver *server, struct fork_request *request)
+{
+    subhost_host *host = server->host;
+    struct sockets sockets;
+    if (server->failure[0]) {
+        refuse(request, "%s", server->failure);
+        return;
+    }
+    if (!make_sockets(&sockets, request))
+        return;
+    request->serial = ++server->serial;
+    struct timespec t = subhost__timespec(subhost__now() + CREATION_TIMEOUT);
+    if (pthread_mutex_clocklock(&host->creation, CLOCK_MONOTONIC, &t) == 0) {
+        PyEval_RestoreThread(server->tstate);
+        fork_attached(server, request, &sockets);
+        PyEval_SaveThread();
+        pthread_mutex_unlock(&host->creation);
+    } else {
+        refuse(request, "an interpreter's creation has not ended for 30 s");
+    }
+    if (request->pid > 0)
+        open_pidfd(request);
+    if (!request->error[0]) {
+        request->control = sockets.control[0];
+        request->service = sockets.service[0];
+        sockets.control[0] = sockets.service[0] = -1;
+    }
+    close_pair(sockets.control);
+    close_pair(sockets.service);
+}
+
+/* ---- the thread ----------------------------------------------------------------- */
+
+static void describe_failure(struct forkserver *server, const char *what)
+{
+    PyObject *exception = PyErr_GetRaisedException();
+    PyObject *text = exception ? PyObject_Repr(exception) : NULL;
+    const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
+    snprintf(server->failure, sizeof server->failure, "%s: %s", what,
+             utf8 ? utf8 : "out of memory");
+    Py_XDECREF(text);
+    Py_XDECREF(exception);
+    PyErr_Clear();
+}
+
+/* What every child would else do for itself: site, the prelude, what is preloaded. */
+static void prepare_image(struct forkserver *server)
+{
+    subhost_interp *interp = server->main_interp;
+    interp->py = PyInterpreterState_Main();
+    if (!subhost__thread_adopt(interp, THREAD_DRIVER)) {
+        snprintf(server->failure, sizeof server->failure, "out of memory");
+        return;
+    }
+    PyObject *run_call = NULL;
+    if (subhost__module_boot(interp) < 0 || subhost__boot_site() < 0 ||
+        !(run_call = subhost__nursery_get(interp, "run_call")))
+        describe_failure(server, "preparing the main interpreter");
+    Py_XDECREF(run_call);
+    const char *const *name = server->host->options.preload;
+    for (; name && *name && !server->failure[0]; name++) {
+        PyObject *module = PyImport_ImportModule(*name);
+        if (!module)
+            describe_failure(server, *name);
+        Py_XDECREF(module);
+    }
+    subhost__thread_forget();
+}
+
+static void attach_first(struct forkserver *server)
+{
+    server->main_interp = subhost__interp_make_main(server->host);
+    server->tstate = PyThreadState_New(PyInterpreterState_Main());
+    if (!server->main_interp || !server->tstate) {
+        snprintf(server->failure, sizeof server->failure, "out of memory");
+        return;
+    }
+    PyEval_RestoreThread(server->tstate);
+    prepare_image(server);
+    PyEval_SaveThread();
+}
+
+static void put_done(struct forkserver *server, struct fork_request *request)
+{
+    request->next = NULL;
+    *server->done_tail = request;
+    server->done_tail = &request->next;
+    subhost__loop_wake(server->host);
+}
+
+static void *forkserver_main(void *arg)
+{
+    struct forkserver *server = arg;
+    pthread_setname_np(pthread_self(), "subhost/fork");
+    subhost__thread_forget(); /* a hosted creator's interpreter is not ours */
+    attach_first(server);
+    pthread_mutex_lock(&server->lock);
+    while (!server->stop) {
+        struct fork_request *request = server->asked;
+        if (!request) {
+            subhost__cond_wait(&server->cond, &server->lock, SUBHOST_FOREVER);
+            continue;
+        }
+        server->asked = request->next;
+        if (!server->asked)
+            server->asked_tail = &server->asked;
+        server->current = request;
+        pthread_mutex_unlock(&server->lock);
+        fork_one(server, request);
+        pthread_mutex_lock(&server->lock);
+        server->current = NULL;
+        put_done(server, request);
+    }
+    pthread_mutex_unlock(&server->lock);
+    if (server->tstate) {
+        PyEval_RestoreThread(server->tstate);
+        PyThreadState_Clear(server->tstate);
+        PyThreadState_DeleteCurrent();
+    }
+    pthread_mutex_lock(&server->lock);
+    server->left = true;
+    pthread_cond_broadcast(&server->cond);
+    pthread_mutex_unlock(&server->lock);
+    return NULL;
+}
+
+static int start(subhost_host *host)
+{
+    struct forkserver *server = calloc(1, sizeof *server);
+    if (!server)
+        return ENOMEM;
+    server->host = host;
+    server->asked_tail = &server->asked;
+    server->done_tail = &server->done;
+    pthread_mutex_init(&server->lock, NULL);
+    int error = subhost__cond_init(&server->cond);
+    if (!error) {
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        error = subhost__start_with_main_stack(&server->thread, forkserver_main, server);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (error)
+            pthread_cond_destroy(&server->cond);
+    }
+    if (error) {
+        free(server);
+        return error;
+    }
+    host->forkserver = server;
+    return 0;
+}
+
+int subhost__forkserver_submit(subhost_host *host, struct fork_request *request)
+{
+    int error = host->forkserver ? 0 : start(host);
+    if (error)
+        return error;
+    struct forkserver *server = host->forkserver;
+    pthread_mutex_lock(&server->lock);
+    request->next = NULL;
+    *server->asked_tail = request;
+    server->asked_tail = &request->next;
+    pthread_cond_signal(&server->cond);
+    pthread_mutex_unlock(&server->lock);
+    return 0;
+}
+
+struct fork_request *subhost__forkserver_take(subhost_host *host)
+{
+    struct forkserver *server = host->forkserver;
+    if (!server)
+        return NULL;
+    pthread_mutex_lock(&server->lock);
+    struct fork_request *request = server->done;
+    if (request) {
+        server->done = request->next;
+        if (!server->done)
+            server->done_tail = &server->done;
+    }
+    pthread_mutex_unlock(&server->lock);
+    return request;
+}
+
+static void forget(struct fork_request *request, const struct process *process,
+                   const struct child *child)
+{
+    if (request && process && request->process == process)
+        request->process = NULL;
+    if (request && child && request->child == child)
+        request->child = NULL;
+}
+
+void subhost__forkserver_forget(subhost_host *host, const struct process *process,
+                                const struct child *child)
+{
+    struct forkserver *server = host->forkserver;
+    if (!server)
+        return;
+    pthread_mutex_lock(&server->lock);
+    for (struct fork_request *r = server->asked; r; r = r->next)
+        forget(r, process, child);
+    for (struct fork_request *r = server->done; r; r = r->next)
+        forget(r, process, child);
+    forget(server->current, process, child);
+    pthread_mutex_unlock(&server->lock);
+}
+
+bool subhost__forkserver_stop(subhost_host *host, int64_t deadline)
+{
+    struct forkserver *server = host->forkserver;
+    if (!server)
+        return true;
+    pthread_mutex_lock(&server->lock);
+    server->stop = true;
+    pthread_cond_broadcast(&server->cond);
+    while (!server->left && subhost__cond_wait(&server->cond, &server->lock, deadline))
+        ;
+    bool left = server->left;
+    pthread_mutex_unlock(&server->lock);
+    host->forkserver = NULL;
+    if (!left)
+        return false;
+    pthread_join(server->thread, NULL); /* at its last instructions */
+    for (struct fork_request *request; (request = server->asked);) {
+        server->asked = request->next;
+        subhost__fork_request_free(request);
+    }
+    for (struct fork_request *request; (request = server->done);) {
+        server->done = request->next;
+        subhost__fork_request_free(request); /* its child sees the end of its wires */
+    }
+    if (server->main_interp)
+        subhost__interp_unref(server->main_interp);
+    pthread_cond_destroy(&server->cond);
+    pthread_mutex_destroy(&server->lock);
+    free(server);
+    return true;
+}

@@ -1,0 +1,484 @@
+/* Interpreters in forked children, at their supervisor's: see process.h.
+ *
+ * The supervisor may be the root, which forked the child, or a child itself, for which the
+ * root did; the difference is in whom it asks and who tells it the exit status. Its tools
+ * are the control wire, over which everything goes, and the pidfd, which kills.
+ *
+ *   new -> asked -> alive -> ended        (a fork that fails: asked -> ended) */
+#define _GNU_SOURCE
+#include "process.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "capture.h"
+#include "child.h"
+#include "fd.h"
+
+/* From the question to the fork: the forkserver thread may have to wait for the GIL. */
+#define FORK_TIMEOUT SUBHOST_MSEC(60000)
+/* After the grace period, for a child that is just about to end by itself. */
+#define KILL_DELAY SUBHOST_MSEC(40)
+/* From the end of a child, or its SIGKILL, to its exit status. */
+#define STATUS_TIMEOUT SUBHOST_MSEC(2000)
+
+#define PROCESS_STATES(X)                                                                \
+    X(PROCESS_NEW)                                                                       \
+    X(PROCESS_ASKED)                                                                     \
+    X(PROCESS_ALIVE)                                                                     \
+    X(PROCESS_ENDED)
+
+enum process_state {
+#define STATE_ENUM(name) name,
+    PROCESS_STATES(STATE_ENUM)
+#undef STATE_ENUM
+};
+
+struct process {
+    struct source pidfd; /* first: what is ready is the process */
+    subhost_interp *interp;
+    enum process_state state;
+    uint64_t id; /* in this process, 1, 2, 3 ... */
+    struct wire control;
+    int64_t since;    /* in this state */
+    int64_t ended_at; /* its pidfd was ready, or it was killed; 0: neither */
+    bool hello;       /* it was heard of */
+    bool cancelling;  /* the cancel of its task was sent */
+    bool killed;      /* by us */
+    bool released;    /* it was told that nothing more comes */
+    bool status_known;
+    int status; /* wait(2)'s, -1: lost */
+};
+
+/* ---- making it ------------------------------------------------------------------ */
+
+struct process *subhost__process_new(subhost_interp *interp)
+{
+    struct process *process = calloc(1, sizeof *process);
+    if (process) {
+        process->interp = interp; /* which owns it */
+        process->pidfd.fd = process->control.source.fd = -1;
+        process->id = interp->serial;
+    }
+    return process;
+}
+
+void subhost__process_free(struct process *process)
+{
+    if (!process)
+        return;
+    subhost_host *host = process->interp->host;
+    subhost__wire_close(&process->control, host);
+    if (process->pidfd.fd >= 0) {
+        subhost__loop_unwatch(host, &process->pidfd);
+        subhost__fd_close(process->pidfd.fd);
+    }
+    free(process);
+}
+
+struct process *subhost__process_find(subhost_host *host, uint64_t id)
+{
+    struct process *found = NULL;
+    pthread_mutex_lock(&host->lock);
+    for (subhost_interp *i = host->interps; i && !found; i = i->next) {
+        if (i->process && i->process->id == id)
+            found = i->process;
+    }
+    pthread_mutex_unlock(&host->lock);
+    return found;
+}
+
+static void enter(struct process *process, enum process_state state)
+{
+    process->state = state;
+    process->since = subhost__now();
+}
+
+static bool set_state(subhost_interp *interp, enum interp_state state)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool ok = subhost__interp_enter(interp, state);
+    pthread_mutex_unlock(&interp->lock);
+    return ok;
+}
+
+/* ---- the fork ------------------------------------------------------------------- */
+
+void subhost__process_not_forked(struct process *process, const char *why)
+{
+    subhost_interp *interp = process->interp;
+    char *text = NULL;
+    if (asprintf(&text, "the process could not be forked: %s", why) < 0)
+        text = NULL;
+    pthread_mutex_lock(&interp->lock);
+    subhost__interp_enter(interp, INTERP_FAILED);
+    interp->driver_gone = true; /* it has none: nothing to wait for */
+    free(interp->failure);
+    interp->failure = text ? strdup(text) : NULL;
+    pthread_cond_broadcast(&interp->work);
+    pthread_mutex_unlock(&interp->lock);
+    NOTE(interp, "interp-failed", "%s", text ? text : "out of memory");
+    subhost__task_end_queue(interp, SUBHOST_FAILED, -1, text ? text : "out of memory");
+    free(text);
+    enter(process, PROCESS_ENDED);
+}
+
+static void ask(struct process *process)
+{
+    subhost_interp *interp = process->interp;
+    subhost_host *host = interp->host;
+    int stdio[3] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+    enter(process, PROCESS_ASKED);
+    if (interp->capture) {
+        stdio[1] = subhost__capture_fd(interp->capture, 0);
+        stdio[2] = subhost__capture_fd(interp->capture, 1);
+    }
+    if (host->up) {
+        if (!subhost__child_ask_fork(host, process->id, interp->name, stdio))
+            subhost__process_not_forked(process, "the root of the tree is gone");
+        return;
+    }
+    struct fork_request *request = subhost__fork_request_new();
+    int error = ENOMEM;
+    if (request) {
+        request->process = process;
+        request->id = process->id;
+        snprintf(request->name, sizeof request->name, "%s", interp->name);
+        request->own_stdio = interp->capture != NULL;
+        for (int i = 0; request->own_stdio && i < 3; i++)
+            request->stdio[i] = subhost__fd_dup(stdio[i]);
+        error = subhost__forkserver_submit(host, request);
+    }
+    if (error) {
+        subhost__fork_request_free(request);
+        subhost__process_not_forked(process, strerror(error));
+    }
+}
+
+static void pidfd_ready(struct source *source, uint32_t events)
+{
+    struct process *process = (struct process *)source;
+    (void)events;
+    process->ended_at = subhost__now();
+    /* Whatever it sent is in the wire, whose end comes with it. */
+    subhost__loop_unwatch(process->interp->host, source);
+}
+
+void subhost__process_forked(struct process *process, pid_t pid, int control, int pidfd)
+{
+    subhost_interp *interp = process->interp;
+    subhost_host *host = interp->host;
+    process->pidfd = (struct source){.fd = pidfd, .ready = pidfd_ready};
+    atomic_store(&interp->pid, pid);
+    if (interp->capture)
+        subhost__capture_given(interp->capture);
+    int error = subhost__wire_open(&process->control, host, control);
+    if (!error)
+        error = subhost__loop_watch(host, &process->pidfd, EPOLLIN);
+    pthread_mutex_lock(&host->lock);
+    host->stats.interpreters_created++;
+    pthread_mutex_unlock(&host->lock);
+    NOTE(interp, "interp-created", "process %d, %s", (int)pid, interp->name);
+    enter(process, PROCESS_ALIVE);
+    set_state(interp, INTERP_IDLE);
+    if (error)
+        subhost__process_kill(process);
+}
+
+void subhost__process_reaped(struct process *process, int status)
+{
+    process->status = status;
+    process->status_known = true;
+}
+
+void subhost__process_kill(struct process *process)
+{
+    if (process->state != PROCESS_ALIVE || process->killed)
+        return;
+    NOTE(process->interp, "killed", "pid %d", (int)process->interp->pid);
+    process->killed = true;
+    if (process->pidfd.fd >= 0)
+        syscall(SYS_pidfd_send_signal, process->pidfd.fd, SIGKILL, NULL, 0);
+    if (!process->ended_at)
+        process->ended_at = subhost__now();
+}
+
+void subhost__process_dump(struct process *process)
+{
+    if (process->state == PROCESS_ALIVE)
+        subhost__wire_send(&process->control, FRAME_DUMP, 0, NULL, 0, NULL, 0);
+}
+
+/* ---- tasks ---------------------------------------------------------------------- */
+
+/* The next task goes to the child; true: one did. */
+static bool send_task(struct process *process)
+{
+    subhost_interp *interp = process->interp;
+    subhost_task *task = NULL;
+    pthread_mutex_lock(&interp->lock);
+    if (interp->queue && subhost__interp_enter(interp, INTERP_RUNNING)) {
+        task = interp->queue;
+        interp->queue = task->next;
+        if (!interp->queue)
+            interp->queue_tail = &interp->queue;
+        task->next = NULL;
+        task->started_at = subhost__now();
+        task->deadline = subhost__deadline(task->timeout);
+        interp->current = task;
+        atomic_store(&interp->running_task, task->id);
+    }
+    bool last = interp->releasing && !interp->queue;
+    pthread_mutex_unlock(&interp->lock);
+    if (!task)
+        return false;
+    pthread_mutex_lock(&interp->host->lock);
+    interp->host->stats.tasks_started++;
+    pthread_mutex_unlock(&interp->host->lock);
+    NOTE(interp, "task-started", "%s", task->name);
+    struct pack pack = {0};
+    subhost__task_pack(&pack, task, last);
+    process->released = last;
+    process->cancelling = false;
+    if (pack.failed || !subhost__wire_send(&process->control, FRAME_RUN, task->id,
+                                           pack.data, pack.size, NULL, 0))
+        subhost__process_kill(process); /* or it is dead already: its end says it all */
+    free(pack.data);
+    return true;
+}
+
+/* The running task's end; the result, if any, is the task's already. */
+static void finish_task(struct process *process, const subhost_outcome *outcome,
+                        const char *detail)
+{
+    subhost_interp *interp = process->interp;
+    pthread_mutex_lock(&interp->lock);
+    subhost_task *task = interp->current;
+    subhost__interp_enter(interp, INTERP_FINISHING);
+    subhost__interp_enter(interp, INTERP_IDLE);
+    interp->current = NULL;
+    pthread_mutex_unlock(&interp->lock);
+    subhost__cancel_reset(interp);
+    if (!task)
+        return;
+    subhost__task_note_name(interp, task);
+    subhost__task_finish(task, outcome, detail);
+    atomic_store(&interp->running_task, 0);
+    subhost_task_release(task);
+}
+
+static void on_ended(struct process *process, const struct frame *frame)
+{
+    subhost_interp *interp = process->interp;
+    subhost_task *task = interp->current; /* written by this thread only */
+    struct unpack unpack = {.data = frame->data, .size = frame->size};
+    subhost_outcome outcome = {.size = sizeof outcome};
+    outcome.kind = (enum subhost_outcome_kind)subhost__unpack_u64(&unpack);
+    outcome.code = (int)subhost__unpack_u64(&unpack);
+    outcome.cancel_reason = (int)subhost__unpack_u64(&unpack);
+    outcome.status = (int)subhost__unpack_u64(&unpack);
+    int64_t latency = (int64_t)subhost__unpack_u64(&unpack);
+    char *detail = subhost__unpack_string(&unpack);
+    size_t size;
+    const unsigned char *result = subhost__unpack_bytes(&unpack, &size);
+    if (!task || task->id != (unsigned)frame->id || unpack.failed) {
+        free(detail);
+        return;
+    }
+    if (size > 0) {
+        task->result = malloc(size);
+        task->result_size = task->result ? size : 0;
+        if (task->result)
+            memcpy(task->result, result, size);
+    }
+    if (outcome.cancel_reason >= 0 && latency > 0)
+        subhost__cancel_note_latency(interp->host, latency);
+    finish_task(process, &outcome, detail);
+    free(detail);
+}
+
+static void on_output(struct process *process, const struct frame *frame)
+{
+    struct unpack unpack = {.data = frame->data, .size = frame->size};
+    char *name = subhost__unpack_string(&unpack);
+    size_t size;
+    const unsigned char *text = subhost__unpack_bytes(&unpack, &size);
+    if (name && text)
+        subhost__capture_line(process->interp->host, name, (int)frame->id,
+                              (const char *)text, size);
+    free(name);
+}
+
+static void hear(struct process *process)
+{
+    subhost_host *host = process->interp->host;
+    struct frame frame;
+    while (subhost__wire_take(&process->control, &frame)) {
+        for (unsigned i = 0; i < frame.n_fds; i++)
+            subhost__fd_close(frame.fds[i]); /* nothing that we expect */
+        process->hello = true;
+        if (frame.type == FRAME_ENDED)
+            on_ended(process, &frame);
+        else if (frame.type == FRAME_OUTPUT)
+            on_output(process, &frame);
+        else if (frame.type == FRAME_TRAIL)
+            subhost__trail_pass(host->trail, (const char *)frame.data, frame.size);
+    }
+}
+
+/* ---- cancels and the end ----------------------------------------------------------- */
+
+/* Deadline, cancel, kill; when to look again. */
+static int64_t climb(struct process *process, int64_t now)
+{
+    subhost_interp *interp = process->interp;
+    struct cancel *cancel = &interp->cancel;
+    subhost_task *task = interp->current;
+    if (!atomic_load(&cancel->requested)) {
+        if (now < task->deadline)
+            return task->deadline;
+        subhost__cancel_request(interp, task, SUBHOST_BY_DEADLINE, NULL);
+    }
+    pthread_mutex_lock(&interp->lock);
+    int64_t end = cancel->requested_at + cancel->grace + KILL_DELAY;
+    struct pack pack = {0};
+    subhost__pack_u64(&pack, (uint64_t)cancel->reason);
+    subhost__pack_u64(&pack, (uint64_t)cancel->grace);
+    subhost__pack_string(&pack, cancel->text);
+    pthread_mutex_unlock(&interp->lock);
+    if (!process->cancelling) {
+        process->cancelling = true;
+        subhost__wire_send(&process->control, FRAME_CANCEL, task->id, pack.data,
+                           pack.size, NULL, 0);
+    }
+    free(pack.data);
+    if (now >= end)
+        subhost__process_kill(process);
+    return process->killed ? SUBHOST_FOREVER : end;
+}
+
+/* What the exit of the child says of the task that it had not ended. */
+static void conclude(struct process *process, const char *why)
+{
+    subhost_interp *interp = process->interp;
+    struct cancel *cancel = &interp->cancel;
+    subhost_outcome outcome = {.size = sizeof outcome, .cancel_reason = -1};
+    int status = process->status;
+    char text[160];
+    if (atomic_load(&cancel->requested))
+        outcome.cancel_reason = (int)cancel->reason;
+    if (status < 0) {
+        outcome.kind = SUBHOST_KILLED;
+        outcome.code = SIGKILL;
+        outcome.status = 137;
+    } else if (WIFSIGNALED(status)) {
+        outcome.kind = SUBHOST_KILLED;
+        outcome.code = WTERMSIG(status);
+        outcome.status = 128 + outcome.code;
+    } else {
+        outcome.kind = SUBHOST_EXITED;
+        outcome.code = outcome.status = WEXITSTATUS(status);
+    }
+    snprintf(text, sizeof text, "process %d %s%s", (int)interp->pid, why,
+             process->hello ? "" : ", before it said hello");
+    finish_task(process, &outcome, text);
+}
+
+static void end(struct process *process, const char *why)
+{
+    subhost_interp *interp = process->interp;
+    subhost_host *host = interp->host;
+    hear(process); /* what it still had to say */
+    subhost__capture_finish(interp->capture);
+    if (interp->current)
+        conclude(process, why);
+    subhost__task_end_queue(interp, SUBHOST_FAILED, -1, "its process has ended");
+    subhost__wire_close(&process->control, host);
+    pthread_mutex_lock(&interp->lock);
+    interp->releasing = true;
+    subhost__interp_enter(interp, INTERP_CLOSING);
+    subhost__interp_enter(interp, INTERP_ENDED);
+    interp->driver_gone = true;
+    pthread_cond_broadcast(&interp->work);
+    pthread_mutex_unlock(&interp->lock);
+    NOTE(interp, "interp-ended", "%s, %s", interp->name, why);
+    pthread_mutex_lock(&host->lock);
+    host->stats.interpreters_ended++;
+    pthread_mutex_unlock(&host->lock);
+    enter(process, PROCESS_ENDED);
+}
+
+/* Once its pidfd was ready, or it was killed. */
+static int64_t await_status(struct process *process, int64_t now)
+{
+    char why[80];
+    int64_t patience = process->ended_at + STATUS_TIMEOUT;
+    bool root_gone = !process->status_known && now >= patience;
+    if (root_gone)
+        process->status = -1;
+    if (!process->status_known && !root_gone)
+        return patience;
+    if (!process->control.ended && !root_gone && now < patience)
+        return patience; /* the end of the wire comes with the next round */
+    if (process->status < 0)
+        snprintf(why, sizeof why, "ended; its exit status is lost");
+    else if (WIFSIGNALED(process->status))
+        snprintf(why, sizeof why, "was ended by signal %d", WTERMSIG(process->status));
+    else
+        snprintf(why, sizeof why, "exited with status %d", WEXITSTATUS(process->status));
+    end(process, why);
+    return SUBHOST_FOREVER;
+}
+
+static int64_t tick_alive(struct process *process, int64_t now)
+{
+    subhost_interp *interp = process->interp;
+    hear(process);
+    if (process->status_known && !process->ended_at)
+        process->ended_at = now;
+    if (process->ended_at)
+        return await_status(process, now);
+    if (!interp->current && !send_task(process)) {
+        pthread_mutex_lock(&interp->lock);
+        bool release = interp->releasing && !interp->queue && !process->released;
+        pthread_mutex_unlock(&interp->lock);
+        if (release) {
+            process->released = true;
+            shutdown(process->control.source.fd, SHUT_WR); /* it sees our end, and ends */
+        }
+    }
+    return interp->current ? climb(process, now) : SUBHOST_FOREVER;
+}
+
+int64_t subhost__process_tick(subhost_interp *interp, int64_t now)
+{
+    struct process *process = interp->process;
+    switch (process->state) {
+    case PROCESS_NEW:
+        if (subhost__interp_is_unwanted(interp))
+            subhost__process_not_forked(process, "its task was cancelled before");
+        else
+            ask(process);
+        return now + FORK_TIMEOUT;
+    case PROCESS_ASKED:
+        if (now < process->since + FORK_TIMEOUT)
+            return process->since + FORK_TIMEOUT;
+        subhost__children_forget(interp->host, process);
+        subhost__process_not_forked(process,
+                                    "the forkserver thread has not answered for 60 s");
+        break;
+    case PROCESS_ALIVE:
+        return tick_alive(process, now);
+    case PROCESS_ENDED:
+        break;
+    }
+    return SUBHOST_FOREVER;
+}

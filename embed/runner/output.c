@@ -1,0 +1,123 @@
+/* Lines of workers and tasks, with their names, to stdout and stderr.
+ *
+ * They are queued and written only as far as that does not wait: a reader that is slow or
+ * gone must not hold up the main thread, which signals and deadlines need. What nobody
+ * reads is kept up to a limit, and then dropped and counted. */
+#define _GNU_SOURCE
+#include "output.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define QUEUE_MAX ((size_t)16 << 20)
+/* What poll(2) promises to a pipe's writer: this much, at least, does not wait. */
+#define WRITE_SIZE ((size_t)4096)
+
+struct queue {
+    char *text;
+    size_t first, size, room; /* `size` bytes from `first` on */
+    unsigned long long dropped;
+    bool gone; /* nobody will ever read it */
+};
+
+static struct queue queues[2];
+
+static void append(struct queue *queue, const char *text, size_t size)
+{
+    if (queue->first + queue->size + size > queue->room) {
+        memmove(queue->text, queue->text + queue->first, queue->size);
+        queue->first = 0;
+    }
+    if (queue->size + size > queue->room) {
+        size_t room = 2 * (queue->size + size);
+        char *grown = realloc(queue->text, room);
+        if (!grown)
+            return;
+        queue->text = grown;
+        queue->room = room;
+    }
+    memcpy(queue->text + queue->first + queue->size, text, size);
+    queue->size += size;
+}
+
+static void append_line(struct queue *queue, const char *name, const char *text,
+                        size_t size)
+{
+    append(queue, name, strlen(name));
+    append(queue, ": ", 2);
+    append(queue, text, size);
+    append(queue, "\n", 1);
+}
+
+static void write_some(struct queue *queue, int fd)
+{
+    while (queue->size > 0 && !queue->gone) {
+        struct pollfd ready = {.fd = fd, .events = POLLOUT};
+        if (poll(&ready, 1, 0) <= 0)
+            return;
+        size_t size = queue->size < WRITE_SIZE ? queue->size : WRITE_SIZE;
+        ssize_t n = write(fd, queue->text + queue->first, size);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
+            return;
+        if (n < 0) {
+            queue->gone = true;
+            queue->size = 0;
+            return;
+        }
+        queue->first += (size_t)n;
+        queue->size -= (size_t)n;
+    }
+    if (queue->size == 0)
+        queue->first = 0;
+}
+
+bool output_write(void)
+{
+    for (int i = 0; i < 2; i++) {
+        struct queue *queue = &queues[i];
+        write_some(queue, i + 1);
+        if (queue->dropped && queue->size < QUEUE_MAX / 2 && !queue->gone) {
+            char text[80];
+            snprintf(text, sizeof text, "%llu lines dropped: nobody has read them",
+                     queue->dropped);
+            queue->dropped = 0;
+            append_line(queue, "subhost", text, strlen(text));
+        }
+    }
+    return queues[0].size > 0 || queues[1].size > 0;
+}
+
+void output_line(subhost_host *host, const subhost_output *output, void *data)
+{
+    struct queue *queue = &queues[output->stream == 2];
+    (void)host, (void)data;
+    if (queue->gone)
+        return;
+    if (queue->size + output->length > QUEUE_MAX) {
+        queue->dropped++;
+        return;
+    }
+    append_line(queue, output->name, output->text, output->length);
+    write_some(queue, output->stream);
+}
+
+void output_finish(int64_t timeout)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t deadline = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + timeout;
+    while (output_write()) {
+        struct pollfd ready[2] = {
+            {.fd = queues[0].size > 0 ? STDOUT_FILENO : -1, .events = POLLOUT},
+            {.fd = queues[1].size > 0 ? STDERR_FILENO : -1, .events = POLLOUT}};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        int64_t left = deadline - now.tv_sec * INT64_C(1000000000) - now.tv_nsec;
+        if (left <= 0 || poll(ready, 2, (int)(left / 1000000 + 1)) == 0)
+            break;
+    }
+}
