@@ -269,7 +269,8 @@ static PyObject *module_open_nursery(PyObject *module, PyObject *ignored)
 static PyObject *module_getattr(PyObject *module, PyObject *arg)
 {
     static const char *const lazy[] = {"RemoteError", "Nursery",          "NurseryTask",
-                                       "Outcome",     "_RemoteTraceback", "_restore"};
+                                       "Outcome",     "_RemoteTraceback", "_restore",
+                                       "_view"};
     struct module_state *state = state_of(module);
     const char *name = PyUnicode_AsUTF8(arg);
     if (!name)
