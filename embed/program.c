@@ -67,7 +67,7 @@ static void absolute_path(const char *path, char *buffer, size_t size)
         snprintf(buffer, size, "%s/%s", cwd, path);
 }
 
-/* The script's directory, its wires resolved. */
+/* The script's directory, its links resolved. */
 static int set_script_path0(const char *script)
 {
     char resolved[PATH_MAX];

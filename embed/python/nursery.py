@@ -113,6 +113,25 @@ class _Buffer(bytearray):
     write = bytearray.extend
 
 
+def _view(data, format, shape):
+    view = memoryview(data)
+    return view if format == "B" and len(shape) == 1 else view.cast(format, shape)
+
+
+def _reduce_view(view):
+    data = view.tobytes()
+    return _view, (data if view.readonly else bytearray(data), view.format, view.shape)
+
+
+def _dumps(value):
+    """As pickle does, and memoryviews too: by their bytes."""
+    buffer = _Buffer()
+    pickler = _pickle.Pickler(buffer, _PROTOCOL)
+    pickler.dispatch_table = sys.modules["copyreg"].dispatch_table | {memoryview: _reduce_view}
+    pickler.dump(value)
+    return bytes(buffer)
+
+
 class _ErrorPickler(_pickle.Pickler):
     """Pickles exceptions with the text of their traceback. Those that would not survive it
     (a constructor with a signature of its own, say) become a RemoteError."""
@@ -195,9 +214,9 @@ def pack_exception(error):
     while traceback is not None and traceback.tb_frame.f_code.co_filename == _SELF:
         traceback = traceback.tb_next
     error.__traceback__ = traceback
-    explanation = _prelude["explain"](error)
-    if explanation:
-        error.add_note(explanation)
+    if _prelude["explain"](error):
+        error.add_note("subhost: the module refuses an interpreter with a GIL of its own, as "
+                       "tasks have it; isolation='process' is the way out")
     text, data = _format(error), _Buffer()
     try:
         _ErrorPickler(data, {}).dump(error)
@@ -316,7 +335,8 @@ def _way_out(function):
         return (f"{name!r} is {kind}: a task's function must be importable, that is, defined "
                 "at the top level of a module or of the script (whose main part is then "
                 "guarded by `if __name__ == '__main__':`)")
-    if target.__module__ in ("__main__", "__mp_main__") and _describe_main() is None:
+    module = getattr(target, "__module__", "")
+    if module in ("__main__", "__mp_main__") and _describe_main() is None:
         return (f"{name!r} is defined in a program that was read from standard input, which "
                 "a task cannot import: define it in a module, or in a script with a file")
     return None
@@ -329,7 +349,7 @@ def _pack_call(function, args, isolation):
     if why:
         raise PicklingError(why)
     try:
-        call = _pickle.dumps((function, args), _PROTOCOL)
+        call = _dumps((function, args))
     except Exception as error:
         what = _unpicklable(function, args)
         raise PicklingError(f"{what} cannot be pickled, and so not be sent to a task: "
@@ -345,7 +365,7 @@ def _pack_call(function, args, isolation):
 def _unpicklable(function, args):
     for number, value in enumerate((function, *args)):
         try:
-            _pickle.dumps(value, _PROTOCOL)
+            _dumps(value)
         except Exception:
             if number == 0:
                 return f"the function {function!r}"
@@ -377,7 +397,7 @@ def run_call(payload):
     function, args = _loads(call)
     value = function(*args)
     try:
-        return b"V" + _pickle.dumps(value, _PROTOCOL)
+        return b"V" + _dumps(value)
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         raise PicklingError(
@@ -565,6 +585,8 @@ class Nursery(_host.Nursery):
         """After all have ended. `error`: the body's; `interruption`: what was to be raised
         while they were waited for. What __exit__ returns."""
         self._open = False
+        for task in self._tasks:
+            task._nursery = None  # a cycle, and nothing waits for it any more
         ended = error if interruption is None else interruption
         # What cancels this program, or task, may well have cancelled its tasks directly.
         cancelled = isinstance(ended, (_host.Cancelled, KeyboardInterrupt))

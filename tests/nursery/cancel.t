@@ -39,7 +39,11 @@ def siblings(folder, isolation):
         """, "a sibling failed\n1 cancelled\n",
            "without the body's help; what is started after that ends at once",
            isolation=isolation)
-    prints(folder, "def clean():\n    try: time.sleep(60)\n    finally: raise KeyError('cleanup')", """
+    prints(folder, """
+        def clean():
+            try: time.sleep(60)
+            finally: raise KeyError("cleanup")
+        """, """
         try:
             with subhost.open_nursery() as nursery:
                 task = start(nursery, clean)

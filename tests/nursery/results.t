@@ -35,6 +35,16 @@ def values(folder, isolation):
             n, back = start(nursery, big, data).result()
         print(n == len(data), back == data[::-1])
         """, "True True\n", "16 MiB there and back", isolation=isolation)
+    prints(folder, "def view(v):\n    v[0] = 7\n    return v, memoryview(b'x')", """
+        import array, pickle
+        data = memoryview(array.array("i", range(6))).cast("B").cast("i", (2, 3))
+        with subhost.open_nursery() as nursery:
+            back, small = start(nursery, view, memoryview(bytearray(3))).result()
+            whole = start(nursery, list, pickle.PickleBuffer(b"ab")).result()
+            same = start(nursery, memoryview.tolist, data).result()
+        print(bytes(back), back.readonly, small.readonly, whole, same)
+        """, "b'\\x07\\x00\\x00' False True [97, 98] [[0, 1, 2], [3, 4, 5]]\n",
+           "views travel by value", isolation=isolation)
     prints(folder, "", """
         with subhost.open_nursery() as nursery:
             pass
@@ -159,7 +169,7 @@ def groups(folder, isolation):
             inner = group.exceptions[0]
             print(type(inner).__name__, type(inner.exceptions[0]).__name__)
             print("in fail" in str(leaves(group)[0].__cause__))
-            print("in middle" in str(inner.__cause__), "in middle" in str(inner.exceptions[0].__cause__))
+            print(*("in middle" in str(e.__cause__) for e in (inner, inner.exceptions[0])))
         """, "1 ['deep']\nExceptionGroup ExceptionGroup\nTrue\nTrue True\n",
            "three levels deep, each with its traceback", isolation=isolation)
     prints(folder, "def both():\n    time.sleep(0.3)\n    raise KeyError('late')", """

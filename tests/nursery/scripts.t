@@ -30,7 +30,8 @@ def main_functions(folder, isolation):
         """
     body = """
         with subhost.open_nursery() as nursery:
-            tasks = [start(nursery, f, *args) for f, *args in ((move, Point(1)), (name,), (nested,))]
+            calls = (move, Point(1)), (name,), (nested,)
+            tasks = [start(nursery, function, *args) for function, *args in calls]
             print(tasks[0].result().x, type(tasks[0].result()) is Point, tasks[1].result(),
                   tasks[2].result().x, sys.argv[1:])
             start(nursery, os.path.join, "a", "b").result()
@@ -73,7 +74,10 @@ def modules(folder, isolation):
         with subhost.open_nursery() as nursery:
             print(start(nursery, work.f, 5).result())
         """, "(5, False)\n", "sys.path travels", isolation=isolation)
-    prints(folder, "def where(): return os.getcwd(), os.environ.get('NEW'), 'OLD' in os.environ", """
+    prints(folder, """
+        def where():
+            return os.getcwd(), os.environ.get("NEW"), "OLD" in os.environ
+        """, """
         os.chdir("/usr"); os.environ["NEW"] = "yes"; del os.environ["OLD"]
         with subhost.open_nursery() as nursery:
             task = start(nursery, where)
