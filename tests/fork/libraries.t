@@ -40,8 +40,8 @@ def resource_tracker(tmp):
 
 @test
 def multiprocessing(tmp):
-    right(tmp, "pool_spawn", isolations=BOTH, timeout=50)
-    right(tmp, "pool_forkserver", "queue_and_locks", "executors", timeout=50)
+    right(tmp, "pool_spawn", isolations=BOTH, timeout=30)
+    right(tmp, "pool_forkserver", "queue_and_locks", "executors", timeout=30)
 
 
 @test
