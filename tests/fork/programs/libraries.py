@@ -243,9 +243,10 @@ def sqlite(folder):
     check(write_rows(path, 5) == 5)
     check(in_child(write_rows, path, 5) == 10)   # while `connection` is open here
     check(in_child(deeper, write_rows, path, 5) == 15)
+    # Not in interpreters: CPython's sqlite3 breaks when several of them import it at once.
     with subhost.open_nursery() as nursery:
-        for isolation in ("process", "interpreter") * 3:
-            nursery.start(write_rows, path, 10, isolation=isolation)
+        for _ in range(6):
+            nursery.start(write_rows, path, 10, isolation="process")
     check(connection.execute("select count(*), count(distinct a) from t").fetchone()[0] == 75)
     check(connection.execute("pragma integrity_check").fetchone()[0] == "ok")
 
