@@ -488,7 +488,7 @@ class NurseryTask:
             payload = _host.result(self._handle)
             if outcome.kind == "returned" and payload is not None:
                 self._ending = _loads(memoryview(payload)[1:]), None
-            elif outcome.kind == "exited" and outcome.code == 0:
+            elif outcome.kind == "exited" and not self._failed:
                 self._ending = None, None
             else:
                 self._ending = None, self._error(outcome, payload)
