@@ -566,7 +566,7 @@ static void cancel_live(subhost_host *host, const subhost_task *parent,
                         const struct nursery *nursery, int64_t grace,
                         enum subhost_reason reason, const char *text)
 {
-    const int list = 0; /* its address is that of this call alone */
+    char list; /* its address is that of this call alone */
     pthread_mutex_lock(&host->lock);
     for (subhost_task *task = host->live; task; task = task->live_next) {
         if (task->cancel_asked || (parent && task->parent != parent) ||

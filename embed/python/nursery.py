@@ -471,7 +471,8 @@ class NurseryTask:
         """What the function returned, or raises what it raised, with the traceback from
         there as its cause. Raises Cancelled when the task was cancelled, RemoteError when it
         ended in another way, TimeoutError when it has not ended within `timeout` seconds."""
-        if not self.done() and not _host.wait(self._nursery, self._handle, _seconds(timeout)):
+        nursery = self._nursery  # before the look: it goes when all have ended
+        if not self.done() and not _host.wait(nursery, self._handle, _seconds(timeout)):
             raise TimeoutError(f"task {self.name!r} has not ended within {timeout} s")
         value, error = self._end()
         if error is not None:
