@@ -522,7 +522,8 @@ bool subhost__task_failed(const subhost_task *task)
     case SUBHOST_RETURNED:
         return false;
     case SUBHOST_EXITED:
-        return task->outcome.code != 0;
+        /* With a detail it was the process that ended, without a word: os._exit(). */
+        return task->outcome.code != 0 || task->detail;
     case SUBHOST_CANCELLED:
     case SUBHOST_TIMED_OUT:
         return !task->cancel_expected;
@@ -565,7 +566,7 @@ static void cancel_live(subhost_host *host, const subhost_task *parent,
                         const struct nursery *nursery, int64_t grace,
                         enum subhost_reason reason, const char *text)
 {
-    const int list = 0; /* its address is that of this call alone */
+    char list; /* its address is that of this call alone */
     pthread_mutex_lock(&host->lock);
     for (subhost_task *task = host->live; task; task = task->live_next) {
         if (task->cancel_asked || (parent && task->parent != parent) ||

@@ -5,8 +5,7 @@ import textwrap
 from programs import script, subhost
 from tap import equal
 
-# "process" joins when tasks can be forked.
-ISOLATIONS = ("interpreter",)
+ISOLATIONS = ("interpreter", "process")
 
 START = """\
 import functools, os, subhost, sys, threading, time
