@@ -107,7 +107,8 @@ def closed_stdio(tmp):
         if __name__ == "__main__":
             with subhost.open_nursery() as nursery:
                 inside = nursery.start(show, isolation="process").result()
-            with open("result", "w") as file: file.write(f"{inside == show()} {inside}")
+            text = f"{inside == show()} {inside}"  # before a file takes a number
+            with open("result", "w") as file: file.write(text)
     """)
     for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         (tmp / "result").unlink(missing_ok=True)
@@ -120,7 +121,7 @@ def closed_stdio(tmp):
 @test
 def none_is_leaked_by_many(tmp):
     file = script(tmp, """
-        import os, subhost
+        import os, subhost, time
         def nothing(): pass
         def fail(): raise ValueError
         def die(): os._exit(3)
@@ -133,8 +134,10 @@ def none_is_leaked_by_many(tmp):
                         with subhost.open_nursery() as nursery:
                             for _ in range(3): nursery.start(function, isolation="process")
                     except ExceptionGroup: pass
+                if not seen: time.sleep(1)  # the main loop closes what is over, soon
                 seen.append(count())
-            print(seen[2:] == seen[2:3] * 10, seen)
+            time.sleep(1)
+            print(count() <= seen[0], count(), seen)
     """)
     result, left = run_hosted(file)
     ok(result.status == 0 and result.out.startswith("True") and not left,

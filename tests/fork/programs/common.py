@@ -81,6 +81,16 @@ def descriptors():
     return found
 
 
+def count_descriptors(baseline=0):
+    """How many are open, at BASELINE or after a moment (a second, where there is a baseline):
+    an ended child's are closed by the main loop, soon."""
+    import time
+    end = time.monotonic() + (1 if baseline else 0.2)
+    while (count := len(descriptors())) > baseline and time.monotonic() < end:
+        time.sleep(0.01)
+    return count
+
+
 def report(**values):
     """One JSON object on a line, in one write: no other output gets in between."""
     os.write(1, (json.dumps(values) + "\n").encode())

@@ -9,7 +9,7 @@ import sys
 import time
 
 import subhost
-from common import descriptors, kind, report, run_alone, session_others
+from common import count_descriptors, descriptors, kind, report, run_alone, session_others
 
 
 def die(how):
@@ -101,9 +101,9 @@ def killed_at_random(rounds, until):
             pass
         outcomes[kind(task)] = outcomes.get(kind(task), 0) + 1
         if number == 3:
-            before = len(descriptors())
+            before = count_descriptors()
     report(outcomes=outcomes, slowest=slowest, wrong=wrong[:3], others=session_others(),
-           leaked=len(descriptors()) - before)
+           leaked=count_descriptors(before) - before)
 
 
 def value():
@@ -121,9 +121,9 @@ def no_processes():
     first = try_one()
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
-    before = len(descriptors())
+    before = count_descriptors()
     failed = [try_one() for _ in range(10)]
-    leaked = len(descriptors()) - before
+    leaked = count_descriptors(before) - before
     resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
     report(first=first, failed=failed, leaked=leaked, last=try_one(), others=session_others())
 
@@ -157,7 +157,7 @@ def no_descriptors():
     top = max(descriptors()) + 20
     rows = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (top, hard))
-    before = len(descriptors())
+    before = count_descriptors()
     for free in range(10):
         try:
             while True:
@@ -170,7 +170,7 @@ def no_descriptors():
         for descriptor in filler:
             os.close(descriptor)
         filler.clear()
-    leaked = len(descriptors()) - before
+    leaked = count_descriptors(before) - before
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     report(first=first, rows=rows, leaked=leaked, last=try_one(), others=session_others())
 

@@ -14,7 +14,7 @@ import threading
 import time
 
 import subhost
-from common import descriptors, kind, leaves, session_others
+from common import count_descriptors, kind, leaves, session_others
 
 
 class LeafError(Exception):
@@ -132,7 +132,7 @@ def one_round(o):
             "LeafError" if "LeafError" in f"{type(e).__name__} {e}" else type(e).__name__
             for e in found)),
         "texts": sorted({f"{type(e).__name__}: {e}"[:300] for e in found})[:5],
-        "others": session_others(), "descriptors": len(descriptors()),
+        "others": session_others(), "descriptors": count_descriptors(o["open"]),
     }
 
 
@@ -150,8 +150,10 @@ def main():
     it.add_argument("--report", required=True)
     arguments = it.parse_args()
     o = vars(arguments)
+    o["open"] = 0
     for number in range(o["rounds"]):
         line = one_round(o) | {"round": number}
+        o["open"] = line["descriptors"]
         with open(o["report"], "a") as file:
             file.write(json.dumps(line) + "\n")
 
