@@ -134,11 +134,11 @@ def very_much(tmp):
     """100 MB: nothing is lost, and it is not kept in memory."""
     for isolation in ISOLATIONS:
         file = script(tmp, """
-            line = "y" * 99
+            line = "#" * 99
             for i in range(250_000): print(line)
         """)
         reader = ["bash", "-c", f"'{SUBHOST}' run --stats --capture --isolation {isolation} -n 4 "
-                                f"'{file}' | tr -cd 'y' | wc -c; exit ${{PIPESTATUS[0]}}"]
+                                f"'{file}' | tr -cd '#' | wc -c; exit ${{PIPESTATUS[0]}}"]
         result = run(reader, timeout=60)
         equal((result.status, result.out.strip()), (0, str(4 * 250_000 * 99)),
               f"{isolation}: 100 MB from four workers, nothing lost", result=result)
