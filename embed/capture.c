@@ -32,20 +32,29 @@ struct capture {
     struct stream streams[2];
 };
 
-void subhost__capture_line(subhost_host *host, const char *name, int stream,
+bool subhost__capture_line(subhost_host *host, const char *name, int stream,
                            const char *text, size_t size)
 {
     if (host->up) {
         subhost__child_pass_output(host, name, stream, text, size);
-        return;
+        return true;
     }
     subhost_output output = {.size = sizeof output,
                              .name = name,
                              .stream = stream,
                              .text = text,
                              .length = size};
-    if (host->options.on_output)
-        host->options.on_output(host, &output, host->options.on_output_data);
+    return !host->options.on_output ||
+           host->options.on_output(host, &output, host->options.on_output_data) == 0;
+}
+
+static void close_reader(struct stream *stream)
+{
+    if (stream->source.fd < 0)
+        return;
+    subhost__loop_unwatch(stream->capture->interp->host, &stream->source);
+    subhost__fd_close(stream->source.fd);
+    stream->source.fd = -1;
 }
 
 static void put_line(struct stream *stream)
@@ -59,7 +68,9 @@ static void put_line(struct stream *stream)
                                             : interp->name;
     snprintf(name, sizeof name, "%s", known);
     pthread_mutex_unlock(&interp->lock);
-    subhost__capture_line(interp->host, name, stream->number, stream->line, stream->size);
+    if (!subhost__capture_line(interp->host, name, stream->number, stream->line,
+                               stream->size))
+        close_reader(stream);
     stream->size = 0;
 }
 
@@ -95,9 +106,7 @@ static void drain(struct stream *stream, size_t limit)
         if (n < 0)
             return; /* EAGAIN: nothing more for now */
         if (n == 0) {
-            subhost__loop_unwatch(stream->capture->interp->host, &stream->source);
-            subhost__fd_close(stream->source.fd);
-            stream->source.fd = -1;
+            close_reader(stream);
             return;
         }
         take(stream, buffer, (size_t)n);

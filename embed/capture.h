@@ -3,6 +3,7 @@
 #ifndef SUBHOST_CAPTURE_H
 #define SUBHOST_CAPTURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "subhost.h"
@@ -20,8 +21,8 @@ void subhost__capture_finish(struct capture *capture);
 /* NULL is allowed. Main thread. */
 void subhost__capture_free(struct capture *capture);
 
-/* One line, to the embedder, or up the tree. Main thread. */
-void subhost__capture_line(subhost_host *host, const char *name, int stream,
+/* One line, to the embedder, or up the tree. False: nobody reads it. Main thread. */
+bool subhost__capture_line(subhost_host *host, const char *name, int stream,
                            const char *text, size_t size);
 
 #endif

@@ -7,7 +7,7 @@
  *   4. It serves its supervisor: the thread that forked is the main thread now and runs
  *      the loop, a driver runs the task in the main interpreter (serve()).
  *
- * The child has two links: to its supervisor, which asked for it, and to the root, which
+ * The child has two wires: to its supervisor, which asked for it, and to the root, which
  * forked it and forks for it. When one of them ends, it is an orphan. */
 #define _GNU_SOURCE
 #include "child.h"
@@ -32,6 +32,7 @@ struct child_wires {
     subhost_interp *interp; /* where tasks run */
     subhost_task *task;     /* the one that runs; a reference */
     bool last;              /* nothing comes after it */
+    atomic_bool signals_changed;
     bool orphan;
     bool done;
     int status; /* for the process's exit */
@@ -64,8 +65,8 @@ static void close_between(int first, int last)
         syscall(SYS_close, fd);
 }
 
-/* What stays open: stdio and the two links. */
-static void close_inherited(const struct child_birth *birth)
+/* What stays open: stdio and the two wires. */
+static void close_inherited(struct child_birth *birth)
 {
     const struct fork_request *request = birth->request;
     for (int fd = 0; request->own_stdio && fd < 3; fd++) {
@@ -79,9 +80,25 @@ static void close_inherited(const struct child_birth *birth)
     close_between(3, low - 1);
     close_between(low + 1, high - 1);
     close_between(high + 1, INT32_MAX);
+    /* Low numbers: select() and RLIMIT_NOFILE are the program's. */
+    int copies[2] = {fcntl(low, F_DUPFD_CLOEXEC, 3), fcntl(high, F_DUPFD_CLOEXEC, 3)};
+    if (copies[0] < 0 || copies[1] < 0)
+        give_up("fcntl");
+    if (copies[0] < low) {
+        syscall(SYS_close, low);
+        *(birth->control == low ? &birth->control : &birth->service) = copies[0];
+    } else {
+        syscall(SYS_close, copies[0]);
+    }
+    if (copies[1] < high) {
+        syscall(SYS_close, high);
+        *(birth->control == high ? &birth->control : &birth->service) = copies[1];
+    } else {
+        syscall(SYS_close, copies[1]);
+    }
 }
 
-static void prelude(const struct child_birth *birth)
+static void prelude(struct child_birth *birth)
 {
     subhost__guard_own_fork(false);
     subhost__guard_adopt();
@@ -198,6 +215,9 @@ static void hear_supervisor(subhost_host *host, struct child_wires *up)
         case FRAME_CANCEL:
             on_cancel(up, &frame);
             break;
+        case FRAME_SIGNAL:
+            subhost__signals_inject(host, (int)frame.id);
+            break;
         case FRAME_DUMP:
             subhost__stacks_request(host, STDERR_FILENO);
             break;
@@ -253,6 +273,27 @@ static void become_orphan(subhost_host *host, struct child_wires *up)
     }
 }
 
+/* Signals that are sent to the root alone reach the programs here, too. */
+static void send_signals(subhost_host *host, struct child_wires *up)
+{
+    uint64_t handled = 0, ignored = UINT64_MAX, by_default = UINT64_MAX;
+    pthread_mutex_lock(&host->lock);
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
+        handled |= atomic_load(&interp->signals_handled);
+        ignored &= atomic_load(&interp->signals_ignored);
+        by_default &= atomic_load(&interp->signals_default);
+    }
+    pthread_mutex_unlock(&host->lock);
+    struct pack pack = {0};
+    subhost__pack_u64(&pack, handled);
+    subhost__pack_u64(&pack, ignored);
+    subhost__pack_u64(&pack, by_default);
+    if (!pack.failed)
+        subhost__wire_send(&up->supervisor, FRAME_SIGNALS, 0, pack.data, pack.size, NULL,
+                           0);
+    free(pack.data);
+}
+
 static _Noreturn void serve(subhost_host *host, struct child_wires *up)
 {
     subhost_error *err = NULL;
@@ -261,6 +302,8 @@ static _Noreturn void serve(subhost_host *host, struct child_wires *up)
             give_up(subhost_error_message(err));
         hear_supervisor(host, up);
         hear_root(host, up);
+        if (atomic_exchange(&up->signals_changed, false))
+            send_signals(host, up);
         if (!up->orphan && (up->supervisor.ended || up->root.ended))
             become_orphan(host, up);
         if (atomic_load(&up->interp->state) == INTERP_FAILED)
@@ -273,7 +316,7 @@ static _Noreturn void serve(subhost_host *host, struct child_wires *up)
     _exit(up->status & 0xFF);
 }
 
-_Noreturn void subhost__child_main(const struct child_birth *birth)
+_Noreturn void subhost__child_main(struct child_birth *birth)
 {
     static struct child_wires up; /* there is one */
     prelude(birth);
@@ -301,6 +344,12 @@ bool subhost__child_ask_fork(subhost_host *host, uint64_t id, const char *name,
                                                    pack.data, pack.size, fds, n_fds);
     free(pack.data);
     return sent;
+}
+
+void subhost__child_signals_changed(subhost_host *host)
+{
+    atomic_store(&host->up->signals_changed, true);
+    subhost__loop_wake(host);
 }
 
 void subhost__child_pass_output(subhost_host *host, const char *name, int stream,

@@ -13,11 +13,13 @@ struct child_birth {
 };
 
 /* In the child, on the thread that forked, the main interpreter's GIL held. */
-_Noreturn void subhost__child_main(const struct child_birth *birth);
+_Noreturn void subhost__child_main(struct child_birth *birth);
 
 /* In a child: asks the root for a fork, answered by process.c. False: the root is gone. */
 bool subhost__child_ask_fork(subhost_host *host, uint64_t id, const char *name,
                              const int stdio[3]);
+/* In a child: a program wants something else of a signal. Any thread. */
+void subhost__child_signals_changed(subhost_host *host);
 /* In a child: passes a line of captured output on to the supervisor. */
 void subhost__child_pass_output(subhost_host *host, const char *name, int stream,
                                 const char *text, size_t size);

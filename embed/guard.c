@@ -27,16 +27,19 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "interp.h"
 
 #define STATUS 126
+#define LINE_TIMEOUT SUBHOST_MSEC(200)
 
 atomic_bool subhost__guard_is_raw;
 
@@ -98,8 +101,12 @@ _Noreturn void subhost__guard_end(void)
         append(at, end,
                ") was about to run Python, which cannot work there; use subprocess, "
                "os.posix_spawn() or subhost.open_nursery() with isolation=\"process\"\n");
-    /* Neither write() nor exit(): nothing of ours, of libc's or of the program's is to run. */
-    (void)!syscall(SYS_write, STDERR_FILENO, text, (size_t)(at - text));
+    /* Neither write() nor exit(): nothing of ours, of libc's or of the program's is to run. A
+     * full pipe that nobody reads must not keep the child. */
+    struct pollfd fd = {.fd = STDERR_FILENO, .events = POLLOUT};
+    struct timespec limit = {.tv_nsec = LINE_TIMEOUT};
+    if (syscall(SYS_ppoll, &fd, 1, &limit, NULL, 0) == 1)
+        (void)!syscall(SYS_write, STDERR_FILENO, text, (size_t)(at - text));
     _exit(STATUS);
 }
 

@@ -450,6 +450,9 @@ int subhost__signals_open(subhost_host *host, subhost_error **err);
 void subhost__signals_close(subhost_host *host);
 /* Routes what the handler has noted; returns the number of signals. Main thread. */
 int subhost__signals_dispatch(subhost_host *host);
+/* As if the signal had arrived, unless it just has: a terminal's go to all processes. Main
+ * thread. */
+void subhost__signals_inject(subhost_host *host, int signo);
 /* Calls the program's handlers. Driver thread (or the attendant), GIL held. Returns -1
  * with the exception set that a handler raised. */
 int subhost__signals_run(subhost_interp *interp);

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "module.h"
 
+#include "child.h"
 #include "fence.h"
 
 #include <errno.h>
@@ -329,6 +330,8 @@ static PyObject *host_take_signal(PyObject *module, PyObject *args)
     else if (action == 2)
         atomic_fetch_or(&interp->signals_handled, bit);
     int error = subhost__signals_update(interp->host, signo);
+    if (interp->host->up)
+        subhost__child_signals_changed(interp->host);
     if (error) {
         atomic_fetch_and(&interp->signals_handled, ~bit);
         atomic_fetch_and(&interp->signals_ignored, ~bit);

@@ -305,6 +305,31 @@ static void on_ended(struct process *process, const struct frame *frame)
     free(detail);
 }
 
+/* What the child's programs want of signals: the host takes these, and passes them on. */
+static void on_signals(struct process *process, const struct frame *frame)
+{
+    subhost_interp *interp = process->interp;
+    struct unpack unpack = {.data = frame->data, .size = frame->size};
+    uint64_t handled = subhost__unpack_u64(&unpack);
+    uint64_t ignored = subhost__unpack_u64(&unpack);
+    uint64_t by_default = subhost__unpack_u64(&unpack);
+    uint64_t changed =
+        (handled ^ atomic_exchange(&interp->signals_handled, handled)) |
+        (ignored ^ atomic_exchange(&interp->signals_ignored, ignored)) |
+        (by_default ^ atomic_exchange(&interp->signals_default, by_default));
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
+        if (changed & SIGNAL_BIT(signo))
+            subhost__signals_update(interp->host, signo);
+    }
+}
+
+void subhost__process_signal(struct process *process, int signo)
+{
+    if (process->state == PROCESS_ALIVE)
+        subhost__wire_send(&process->control, FRAME_SIGNAL, (uint64_t)signo, NULL, 0,
+                           NULL, 0);
+}
+
 static void on_output(struct process *process, const struct frame *frame)
 {
     struct unpack unpack = {.data = frame->data, .size = frame->size};
@@ -327,6 +352,8 @@ static void hear(struct process *process)
         process->hello = true;
         if (frame.type == FRAME_ENDED)
             on_ended(process, &frame);
+        else if (frame.type == FRAME_SIGNALS)
+            on_signals(process, &frame);
         else if (frame.type == FRAME_OUTPUT)
             on_output(process, &frame);
         else if (frame.type == FRAME_TRAIL)
@@ -413,6 +440,9 @@ static void end(struct process *process, const char *why)
     pthread_mutex_lock(&host->lock);
     host->stats.interpreters_ended++;
     pthread_mutex_unlock(&host->lock);
+    subhost__loop_unwatch(host, &process->pidfd);
+    subhost__fd_close(process->pidfd.fd);
+    process->pidfd.fd = -1;
     enter(process, PROCESS_ENDED);
 }
 

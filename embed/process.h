@@ -6,17 +6,19 @@
 #include "forkserver.h"
 #include "wire.h"
 
-/* What travels over the links. */
+/* What travels over the wires. */
 #define PROCESS_FRAMES(X)                                                                \
     /* supervisor to child */                                                            \
     X(FRAME_RUN)    /* a task: subhost__task_pack() */                                   \
     X(FRAME_CANCEL) /* reason, grace, text */                                            \
+    X(FRAME_SIGNAL) /* number: for a program that has a handler */                       \
     X(FRAME_DUMP)   /* the stacks, to the child's stderr */                              \
     /* child to supervisor */                                                            \
     X(FRAME_HELLO)                                                                       \
-    X(FRAME_ENDED)  /* outcome, detail, result */                                        \
-    X(FRAME_TRAIL)  /* lines for the trail */                                            \
-    X(FRAME_OUTPUT) /* stream; name, a line of captured output */                        \
+    X(FRAME_SIGNALS) /* which are handled, ignored, left to the kernel: masks */         \
+    X(FRAME_ENDED)   /* outcome, detail, result */                                       \
+    X(FRAME_TRAIL)   /* lines for the trail */                                           \
+    X(FRAME_OUTPUT)  /* stream; name, a line of captured output */                       \
     /* child to root */                                                                  \
     X(FRAME_FORK) /* id; name; which of 0, 1, 2 are open, and these */                   \
     /* root to child */                                                                  \
@@ -39,6 +41,8 @@ void subhost__process_free(struct process *process);
 int64_t subhost__process_tick(subhost_interp *interp, int64_t now);
 /* Kills it; for the host's end. */
 void subhost__process_kill(struct process *process);
+/* Passes a signal on to the programs there. */
+void subhost__process_signal(struct process *process, int signo);
 /* Has it print its stacks. */
 void subhost__process_dump(struct process *process);
 

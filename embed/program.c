@@ -141,7 +141,7 @@ static int describe_script(PyObject *dict, const char *path, bool compiled)
     return result;
 }
 
-static PyObject *run_compiled(FILE *stream, PyObject *dict)
+static PyObject *read_compiled(FILE *stream)
 {
     /* Magic number, flags, and 8 bytes of source stamp or hash (PEP 552). */
     if (PyMarshal_ReadLongFromFile(stream) != PyImport_GetMagicNumber()) {
@@ -150,7 +150,14 @@ static PyObject *run_compiled(FILE *stream, PyObject *dict)
     }
     for (int i = 0; i < 3; i++)
         (void)PyMarshal_ReadLongFromFile(stream);
-    PyObject *code = PyErr_Occurred() ? NULL : PyMarshal_ReadLastObjectFromFile(stream);
+    return PyErr_Occurred() ? NULL : PyMarshal_ReadLastObjectFromFile(stream);
+}
+
+/* Closes the stream. */
+static PyObject *run_compiled(FILE *stream, PyObject *dict)
+{
+    PyObject *code = read_compiled(stream);
+    fclose(stream);
     if (code && !PyCode_Check(code)) {
         PyErr_SetString(PyExc_RuntimeError, "Bad code object in .pyc file");
         Py_CLEAR(code);
@@ -219,13 +226,13 @@ static PyObject *run_script(const subhost_task *task, PyObject *dict)
         return set_path0(path) < 0 ? NULL : run_module("__main__", false);
     }
     bool compiled = has_suffix(path, ".pyc");
-    PyObject *result = NULL;
-    if (set_script_path0(path) == 0 && describe_script(dict, path, compiled) == 0)
-        result = compiled ? run_compiled(stream, dict)
-                          : PyRun_FileExFlags(stream, path, Py_file_input, dict, dict, 0,
-                                              NULL);
-    fclose(stream);
-    return result;
+    if (set_script_path0(path) < 0 || describe_script(dict, path, compiled) < 0) {
+        fclose(stream);
+        return NULL;
+    }
+    /* Closed once it is read, as python does: the program may want its number. */
+    return compiled ? run_compiled(stream, dict)
+                    : PyRun_FileExFlags(stream, path, Py_file_input, dict, dict, 1, NULL);
 }
 
 static PyObject *run_stdin(const subhost_task *task, PyObject *dict)

@@ -18,6 +18,7 @@
 
 #include "interp.h"
 #include "module.h"
+#include "process.h"
 
 /* Written by the handler, read by the main loop. Process-wide, as signals are. */
 static atomic_uint noted[SUBHOST_NSIG];
@@ -28,6 +29,11 @@ static struct sigaction initial[SUBHOST_NSIG];
 static bool initial_known[SUBHOST_NSIG];
 static atomic_bool taken[SUBHOST_NSIG]; /* written under host->lock */
 static atomic_uint routed[SUBHOST_NSIG];
+
+/* In a forked child a signal may arrive twice: from the kernel, and from the supervisor that
+ * got it as well. Within this time they are one. The main thread's. */
+#define ECHO_TIME SUBHOST_MSEC(50)
+static int64_t arrived_at[SUBHOST_NSIG], injected_at[SUBHOST_NSIG];
 static _Atomic uint64_t wanted_mask;
 static uint64_t applied_mask; /* what we have blocked, and may unblock; main thread */
 
@@ -228,6 +234,10 @@ static void apply_mask(void)
 
 static void deliver(subhost_interp *interp, int signo)
 {
+    if (interp->process) {
+        subhost__process_signal(interp->process, signo);
+        return;
+    }
     atomic_fetch_or(&interp->signals_pending, SIGNAL_BIT(signo));
     int fd = atomic_load(&interp->wakeup_fd);
     if (fd >= 0) {
@@ -301,12 +311,23 @@ int subhost__signals_dispatch(subhost_host *host)
         return 0;
     for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
         for (unsigned n = atomic_exchange(&noted[signo], 0); n > 0; n--) {
-            route(host, signo);
+            arrived_at[signo] = subhost__now();
+            if (!host->up || arrived_at[signo] - injected_at[signo] >= ECHO_TIME)
+                route(host, signo);
             atomic_fetch_add(&routed[signo], 1);
             events++;
         }
     }
     return events;
+}
+
+void subhost__signals_inject(subhost_host *host, int signo)
+{
+    if (signo < 1 || signo >= SUBHOST_NSIG ||
+        subhost__now() - arrived_at[signo] < ECHO_TIME)
+        return;
+    injected_at[signo] = subhost__now();
+    route(host, signo);
 }
 
 unsigned subhost__signals_routed(int signo)

@@ -148,8 +148,9 @@ typedef struct subhost_options {
     enum subhost_orphan orphan;
     /* Non-NULL: what programs write to sys.stdout and sys.stderr, and forked children to
      * descriptors 1 and 2, goes through pipes that subhost_dispatch() drains, and comes here
-     * line by line, on the main thread. */
-    void (*on_output)(subhost_host *host, const subhost_output *output, void *data);
+     * line by line, on the main thread. Non-zero: nobody reads that any more; who writes it
+     * gets EPIPE from then on. */
+    int (*on_output)(subhost_host *host, const subhost_output *output, void *data);
     void *on_output_data;
     /* Non-zero: no fork while subinterpreters live (docs/private-symbols.md). */
     int no_sibling_detach;

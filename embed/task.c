@@ -522,7 +522,8 @@ bool subhost__task_failed(const subhost_task *task)
     case SUBHOST_RETURNED:
         return false;
     case SUBHOST_EXITED:
-        return task->outcome.code != 0;
+        /* With a detail it was the process that ended, without a word: os._exit(). */
+        return task->outcome.code != 0 || task->detail;
     case SUBHOST_CANCELLED:
     case SUBHOST_TIMED_OUT:
         return !task->cancel_expected;

@@ -248,8 +248,18 @@ _NO_GUARD = """
 
 def _describe_main():
     """How a task can import this program: (kind, what), or None."""
+    global _description
     if _main is not None:
         return _main
+    if _description is None or _description[0] is not sys.modules.get("__main__"):
+        _description = sys.modules.get("__main__"), _new_description()
+    return _description[1]
+
+
+_description = None  # (of this module, what _describe_main() found)
+
+
+def _new_description():
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     name = getattr(spec, "name", None)
@@ -261,24 +271,38 @@ def _describe_main():
     if file is None:
         command = _prelude["command"]
         return None if command is None else ("command", command)
-    return None if file == "<stdin>" else ("file", file)
+    if file == "<stdin>":
+        return None
+    if file.endswith(".pyc"):
+        return "file", file
+    # Compiled once, and not by each task: to them it would be most of their time.
+    import marshal
+
+    try:
+        with open(file, "rb") as stream:
+            return "code", (file, marshal.dumps(_host.compile(stream.read(), file)))
+    except (OSError, SyntaxError):
+        return "file", file  # changed since: the task's import says how
 
 
 def _find_main(module):
     """The code of the main program; fills in what its module should know of itself."""
     kind, what = _main
     if kind == "command":
-        code = compile(what, "<string>", "exec", dont_inherit=True)
+        code = _host.compile(what, "<string>")
         _prelude["register_command"](code, what)
         return code
+    if kind == "code":
+        import marshal
+
+        what, code = what
+        _name_file(module, what)
+        return marshal.loads(code)
     if kind == "file":
-        external = sys.modules["_frozen_importlib_external"]
-        loader = (external.SourcelessFileLoader if what.endswith(".pyc") else
-                  external.SourceFileLoader)("__mp_main__", what)
-        module.__file__, module.__loader__, module.__package__ = what, loader, None
+        loader = _name_file(module, what)
         if what.endswith(".pyc"):
             return loader.get_code("__mp_main__")
-        return loader.source_to_code(loader.get_data(what), what)  # leaves no .pyc behind
+        return _host.compile(loader.get_data(what), what)  # leaves no .pyc behind
     if kind == "archive":
         import importlib.machinery
 
@@ -292,6 +316,15 @@ def _find_main(module):
     module.__file__, module.__spec__ = spec.origin, spec
     module.__loader__, module.__package__ = spec.loader, spec.parent
     return spec.loader.get_code(name)
+
+
+def _name_file(module, what):
+    """Makes it the module of that file; its loader."""
+    external = sys.modules["_frozen_importlib_external"]
+    loader = (external.SourcelessFileLoader if what.endswith(".pyc") else
+              external.SourceFileLoader)("__mp_main__", what)
+    module.__file__, module.__loader__, module.__package__ = what, loader, None
+    return loader
 
 
 def _main_module():
@@ -358,7 +391,8 @@ def _pack_call(function, args, isolation):
     if isolation == "process":
         import os
 
-        preparation["cwd"], preparation["environ"] = os.getcwd(), dict(os.environb)
+        # Of its bytes in one piece, for each start of a process pays for it.
+        preparation["cwd"], preparation["environ"] = os.getcwdb(), os.environ._data.copy()
     return _pickle.dumps((preparation, call), _PROTOCOL)
 
 
@@ -381,13 +415,15 @@ def _prepare(preparation):
     if "environ" in preparation:
         import os
 
-        os.chdir(preparation["cwd"])
+        if os.getcwdb() != preparation["cwd"]:
+            os.chdir(preparation["cwd"])
         wanted = preparation["environ"]
-        for key in [key for key in os.environb if key not in wanted]:
-            del os.environb[key]
-        for key, value in wanted.items():
-            if os.environb.get(key) != value:
-                os.environb[key] = value
+        if os.environ._data != wanted:
+            for key in os.environ._data.keys() - wanted.keys():
+                del os.environb[key]
+            for key, value in wanted.items():
+                if os.environb.get(key) != value:
+                    os.environb[key] = value
 
 
 def run_call(payload):
@@ -489,7 +525,7 @@ class NurseryTask:
             payload = _host.result(self._handle)
             if outcome.kind == "returned" and payload is not None:
                 self._ending = _loads(memoryview(payload)[1:]), None
-            elif outcome.kind == "exited" and outcome.code == 0:
+            elif outcome.kind == "exited" and not self._failed:
                 self._ending = None, None
             else:
                 self._ending = None, self._error(outcome, payload)

@@ -355,7 +355,9 @@ def without_idle(idents):
         frame, above = frames.get(ident), None
         while frame is not None and frame.f_globals is globals():
             frame = frame.f_back  # this thread's own: what it is interrupted in
-        if frame is None or frame.f_code is worker or frame.f_code in at_lock:
+        if frame is None:
+            return ident == _host.driver_ident()  # a cancel that came at the program's very end
+        if frame.f_code is worker or frame.f_code in at_lock:
             return False
         if frame.f_code is thread_run:
             # About to call its target, which is not on the stack yet.

@@ -9,6 +9,8 @@
 
 /* Exit statuses of the runner's own (env(1), timeout(1), CONTRACT). */
 enum {
+    STATUS_FLUSH_FAILED =
+        120, /* python's, for a standard stream that cannot be written */
     STATUS_TIMED_OUT = 124,
     STATUS_FAILED = 125,
     STATUS_CANNOT_RUN = 126,

@@ -23,6 +23,7 @@ struct queue {
     size_t first, size, room; /* `size` bytes from `first` on */
     unsigned long long dropped;
     bool gone; /* nobody will ever read it */
+    int error; /* that said so */
 };
 
 static struct queue queues[2];
@@ -66,6 +67,7 @@ static void write_some(struct queue *queue, int fd)
             return;
         if (n < 0) {
             queue->gone = true;
+            queue->error = errno;
             queue->size = 0;
             return;
         }
@@ -92,21 +94,20 @@ bool output_write(void)
     return queues[0].size > 0 || queues[1].size > 0;
 }
 
-void output_line(subhost_host *host, const subhost_output *output, void *data)
+int output_line(subhost_host *host, const subhost_output *output, void *data)
 {
     struct queue *queue = &queues[output->stream == 2];
     (void)host, (void)data;
-    if (queue->gone)
-        return;
-    if (queue->size + output->length > QUEUE_MAX) {
+    if (!queue->gone && queue->size + output->length > QUEUE_MAX) {
         queue->dropped++;
-        return;
+    } else if (!queue->gone) {
+        append_line(queue, output->name, output->text, output->length);
+        write_some(queue, output->stream);
     }
-    append_line(queue, output->name, output->text, output->length);
-    write_some(queue, output->stream);
+    return queue->gone;
 }
 
-void output_finish(int64_t timeout)
+bool output_finish(int64_t timeout)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -120,4 +121,15 @@ void output_finish(int64_t timeout)
         if (left <= 0 || poll(ready, 2, (int)(left / 1000000 + 1)) == 0)
             break;
     }
+    for (int i = 0; i < 2; i++) {
+        if (queues[i].error && queues[i].error != EPIPE)
+            fprintf(stderr, "subhost: %s: %s\n", i == 0 ? "stdout" : "stderr",
+                    strerror(queues[i].error));
+        else if (queues[i].size > 0)
+            fprintf(stderr,
+                    "subhost: %zu bytes of captured output are lost: nobody reads "
+                    "them\n",
+                    queues[i].size);
+    }
+    return !queues[0].error && !queues[1].error && !queues[0].size && !queues[1].size;
 }

@@ -231,7 +231,8 @@ int run_command(const struct options *options)
     err = NULL;
     bool orderly = subhost_close(run.host, SUBHOST_CLOSE_EXITING,
                                  run.abandoned ? 0 : options->grace, &err) == 0;
-    output_finish(options->grace);
+    if (!output_finish(options->grace) && status == 0)
+        status = STATUS_FLUSH_FAILED;
     if (!orderly) {
         subhost_error_free(err);
         /* Threads that cannot be stopped run on: exit() would take the ground from under

@@ -254,6 +254,24 @@ def children_that_run_python(tmp):
 
 
 @test
+def nobody_reads(tmp):
+    file = program(tmp, """
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        try:
+            while True:
+                os.write(writer, bytes(1000))
+        except BlockingIOError:
+            os.set_blocking(writer, True)
+        os.dup2(writer, 2)
+        print(status_of(plain()))
+    """)
+    result = subhost("run", file)
+    equal((result.status, result.out), (0, "126\n"), "stderr is a full pipe: it ends all the same",
+          result=result)
+
+
+@test
 def children_of_c(tmp):
     trail = tmp / "trail"
     file = program(tmp, """
