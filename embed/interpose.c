@@ -69,7 +69,8 @@ static bool call_must_end(struct thread *self, enum call_kind kind)
 {
     if (atomic_load(&self->interp->state) == INTERP_QUARANTINED)
         subhost__thread_park();
-    if (!atomic_exchange(&self->attention, false) && !atomic_load(&self->raise_pending))
+    if (!atomic_exchange(&self->attention, false) &&
+        (self->sealed > 0 || !atomic_load(&self->raise_pending)))
         return false;
     /* Python code that runs now makes calls of its own. */
     atomic_store(&self->in_call, false);
@@ -509,7 +510,9 @@ int subhost__interruptible_wait(sem_t *sem, int64_t deadline, bool ends)
     if (self)
         atomic_store(&self->in_call, true);
     for (;;) {
-        if (self && call_must_end(self, CALL_ENDS) && ends) {
+        /* Also where sealed code waits: it asks what is due, and acts on it. */
+        if (self && (call_must_end(self, CALL_ENDS), atomic_load(&self->raise_pending)) &&
+            ends) {
             result = EINTR;
             break;
         }

@@ -230,7 +230,9 @@ bool subhost__thread_service(struct thread *self, enum call_kind kind)
     } else {
         if (subhost__channel_drain(interp) < 0)
             subhost__raise_in(interp, self, PyErr_GetRaisedException());
-        raise = atomic_load(&self->raise_pending);
+        /* Nothing comes out of a call in sealed code: it would be repeated for ever, or its
+         * error would be the host's. */
+        raise = atomic_load(&self->raise_pending) && self->sealed == 0;
         if (raise && kind == CALL_LOCKS)
             subhost__module_release_waiter(interp);
         else if (raise && kind == CALL_FAILS)
