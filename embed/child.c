@@ -32,6 +32,7 @@ struct child_wires {
     subhost_interp *interp; /* where tasks run */
     subhost_task *task;     /* the one that runs; a reference */
     bool last;              /* nothing comes after it */
+    bool told_failing;
     atomic_bool signals_changed;
     bool orphan;
     bool done;
@@ -183,6 +184,7 @@ static void on_run(struct child_wires *up, const struct frame *frame)
         task->id = (unsigned)frame->id; /* its number in the tree */
     if (task && subhost__task_enqueue(task, NULL) == 0) {
         up->task = task;
+        up->told_failing = false;
     } else {
         subhost_task_release(task);
         up->done = true; /* out of memory: our exit says it */
@@ -294,6 +296,14 @@ static void send_signals(subhost_host *host, struct child_wires *up)
     free(pack.data);
 }
 
+static bool is_failing(subhost_host *host, const subhost_task *task)
+{
+    pthread_mutex_lock(&host->lock);
+    bool is = task->failing;
+    pthread_mutex_unlock(&host->lock);
+    return is;
+}
+
 static _Noreturn void serve(subhost_host *host, struct child_wires *up)
 {
     subhost_error *err = NULL;
@@ -302,6 +312,11 @@ static _Noreturn void serve(subhost_host *host, struct child_wires *up)
             give_up(subhost_error_message(err));
         hear_supervisor(host, up);
         hear_root(host, up);
+        if (up->task && !up->told_failing && is_failing(host, up->task)) {
+            up->told_failing = true;
+            subhost__wire_send(&up->supervisor, FRAME_FAILING, up->task->id, NULL, 0,
+                               NULL, 0);
+        }
         if (atomic_exchange(&up->signals_changed, false))
             send_signals(host, up);
         if (!up->orphan && (up->supervisor.ended || up->root.ended))

@@ -202,6 +202,7 @@ struct subhost_task {
     /* Under host->lock: */
     bool ended;
     subhost_task *live_next; /* host->live */
+    bool failing;            /* it will have failed, once it has finished */
     bool cancel_asked;       /* by whomever: nothing is started below it any more */
     bool cancel_expected;    /* asked for by its nursery, its user, or from above it */
     const void *ordered_by;  /* the cancel_live() that has it on its list; NULL: none */
@@ -357,6 +358,10 @@ void subhost__task_cancel_children(subhost_task *task, enum subhost_reason reaso
 /* Cancels what lives in a nursery, and what will be started in it. Any thread. */
 void subhost__task_cancel_nursery(subhost_host *host, struct nursery *nursery,
                                   const char *text);
+/* The function of a call has failed: its siblings need not wait for what follows (threads,
+ * atexit, a flush into a pipe that nobody reads), for which it has its grace period. Any
+ * thread. */
+void subhost__task_failing(subhost_task *task);
 /* Somebody who knows why has asked for the end of the task: no failure for its nursery. */
 void subhost__task_expect_cancel(subhost_task *task);
 /* Whether its end is a failure for its nursery. Under host->lock, after its end. */

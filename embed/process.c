@@ -350,7 +350,9 @@ static void hear(struct process *process)
         for (unsigned i = 0; i < frame.n_fds; i++)
             subhost__fd_close(frame.fds[i]); /* nothing that we expect */
         process->hello = true;
-        if (frame.type == FRAME_ENDED)
+        if (frame.type == FRAME_FAILING && process->interp->current)
+            subhost__task_failing(process->interp->current);
+        else if (frame.type == FRAME_ENDED)
             on_ended(process, &frame);
         else if (frame.type == FRAME_SIGNALS)
             on_signals(process, &frame);

@@ -16,6 +16,7 @@
     /* child to supervisor */                                                            \
     X(FRAME_HELLO)                                                                       \
     X(FRAME_SIGNALS) /* which are handled, ignored, left to the kernel: masks */         \
+    X(FRAME_FAILING) /* the task's function has failed; its end will follow */           \
     X(FRAME_ENDED)   /* outcome, detail, result */                                       \
     X(FRAME_TRAIL)   /* lines for the trail */                                           \
     X(FRAME_OUTPUT)  /* stream; name, a line of captured output */                       \

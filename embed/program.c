@@ -22,8 +22,31 @@
 
 /* ---- sys.argv, sys.path[0], __main__ -------------------------------------------- */
 
+/* What python would have been started with. */
+static int set_orig_argv(const subhost_task *task)
+{
+    const char *option = task->kind == SUBHOST_PROGRAM_CODE     ? "-c"
+                         : task->kind == SUBHOST_PROGRAM_MODULE ? "-m"
+                                                                : NULL;
+    const char *const start[] = {task->interp->host->executable, option, task->source};
+    PyObject *argv = PyList_New(0);
+    for (int i = 0; argv && i < (int)ARRAY_LENGTH(start) + task->argc; i++) {
+        int behind = i - (int)ARRAY_LENGTH(start);
+        const char *text = behind < 0 ? start[i] : task->argv[behind];
+        PyObject *arg = text ? PyUnicode_DecodeFSDefault(text) : NULL;
+        if (text && (!arg || PyList_Append(argv, arg) < 0))
+            Py_CLEAR(argv);
+        Py_XDECREF(arg);
+    }
+    int result = argv ? PySys_SetObject("orig_argv", argv) : -1;
+    Py_XDECREF(argv);
+    return result;
+}
+
 static int set_argv(const subhost_task *task, const char *argv0)
 {
+    if (set_orig_argv(task) < 0)
+        return -1;
     PyObject *argv = PyList_New(0);
     for (int i = -1; argv && i < task->argc; i++) {
         PyObject *arg = PyUnicode_DecodeFSDefault(i < 0 ? argv0 : task->argv[i]);
@@ -592,6 +615,10 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
         outcome->code = outcome->status = status;
     if (!ours)
         return; /* abandoned meanwhile */
+    bool failing = task->is_call && (outcome->kind == SUBHOST_RAISED ||
+                                     (outcome->kind == SUBHOST_EXITED && outcome->code));
+    if (failing)
+        subhost__task_failing(task);
     widen_cancel(interp);
     finish(interp);
     int flushed = flush_stream("stdout", true);
@@ -603,7 +630,7 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     PyErr_Clear();
     if (atomic_load(&interp->cancel.requested)) {
         outcome->cancel_reason = (int)interp->cancel.reason;
-        if (interp->cancel.reason == SUBHOST_BY_DEADLINE) {
+        if (interp->cancel.reason == SUBHOST_BY_DEADLINE && !failing) {
             /* As timeout(1): whatever it made of it, its time was up. */
             outcome->kind = SUBHOST_TIMED_OUT;
             outcome->status = 124;

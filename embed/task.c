@@ -113,6 +113,8 @@ static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **e
         interp->queue_tail = &task->next;
         pthread_cond_signal(&interp->work);
     }
+    /* Once it is set it stays. */
+    const char *why = state == INTERP_FAILED ? interp->failure : NULL;
     pthread_mutex_unlock(&interp->lock);
     if (!refused && interp->process)
         subhost__loop_wake(interp->host);
@@ -121,8 +123,9 @@ static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **e
     subhost_task_release(task);
     return subhost__fail(
         err, state == INTERP_QUARANTINED ? SUBHOST_EQUARANTINED : SUBHOST_ESTATE,
-        "subhost_submit: interpreter %u is %s", interp->serial,
-        interp->releasing ? "released" : subhost__interp_state_name(state));
+        "subhost_submit: interpreter %u is %s%s%s", interp->serial,
+        interp->releasing ? "released" : subhost__interp_state_name(state),
+        why ? ": " : "", why ? why : "");
 }
 
 subhost_task *subhost__task_make_program(subhost_interp *interp,
@@ -545,6 +548,24 @@ void subhost__task_expect_cancel(subhost_task *task)
     pthread_mutex_unlock(&task->interp->host->lock);
 }
 
+void subhost__task_failing(subhost_task *task)
+{
+    subhost_host *host = task->interp->host;
+    int64_t until = subhost__deadline(task->grace);
+    pthread_mutex_lock(&host->lock);
+    task->failing = true;
+    if (until < task->deadline)
+        task->deadline = until;
+    struct nursery *nursery = task->nursery;
+    bool first = nursery && !nursery->failed && !task->cancel_expected;
+    if (first)
+        nursery->failed = true;
+    pthread_mutex_unlock(&host->lock);
+    subhost__loop_wake(host); /* it sets its timer, or tells the supervisor */
+    if (first)
+        subhost__task_cancel_nursery(host, nursery, "a sibling failed");
+}
+
 /* A reference to a live task on that list, where it is no more; NULL: none is left. */
 static subhost_task *next_ordered(subhost_host *host, const void *by)
 {
@@ -569,8 +590,8 @@ static void cancel_live(subhost_host *host, const subhost_task *parent,
     char list; /* its address is that of this call alone */
     pthread_mutex_lock(&host->lock);
     for (subhost_task *task = host->live; task; task = task->live_next) {
-        if (task->cancel_asked || (parent && task->parent != parent) ||
-            (nursery && task->nursery != nursery))
+        if (task->cancel_asked || (nursery && task->failing) ||
+            (parent && task->parent != parent) || (nursery && task->nursery != nursery))
             continue;
         task->cancel_asked = task->cancel_expected = true;
         task->ordered_by = &list;

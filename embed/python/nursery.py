@@ -641,6 +641,12 @@ class Nursery(_host.Nursery):
             if errors:
                 raise BaseExceptionGroup("errors in a nursery", errors) from None
             return False
+        if isinstance(error, _host.Cancelled) and errors and not isinstance(error,
+                                                                            KeyboardInterrupt):
+            # As asyncio and trio do it: errors are not lost below a nursery that is cancelled.
+            group = BaseExceptionGroup("errors in a nursery", errors)
+            group.__context__ = error
+            raise group
         if isinstance(error, (_host.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)):
             # These end the whole program, or task: they pass, and take the rest along.
             if errors and error.__cause__ is None:

@@ -121,7 +121,8 @@ bool output_finish(int64_t timeout)
         if (left <= 0 || poll(ready, 2, (int)(left / 1000000 + 1)) == 0)
             break;
     }
-    for (int i = 0; i < 2; i++) {
+    struct pollfd tell = {.fd = STDERR_FILENO, .events = POLLOUT};
+    for (int i = 0; i < 2 && poll(&tell, 1, 0) > 0; i++) {
         if (queues[i].error && queues[i].error != EPIPE)
             fprintf(stderr, "subhost: %s: %s\n", i == 0 ? "stdout" : "stderr",
                     strerror(queues[i].error));

@@ -196,6 +196,11 @@ int run_command(const struct options *options)
         if (status)
             return status;
     }
+    if (options->isolation == SUBHOST_ISOLATION_PROCESS && options->workers > 1 &&
+        options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") == 0)
+        return options_usage_error("run",
+                                   "standard input can be read by one process only: "
+                                   "put the program into a file, or leave out -n");
     struct run run = {.options = options};
     subhost_error *err = NULL;
     subhost_options host_options = options_from_environment();
