@@ -641,12 +641,13 @@ class Nursery(_host.Nursery):
             if errors:
                 raise BaseExceptionGroup("errors in a nursery", errors) from None
             return False
-        if isinstance(error, _host.Cancelled) and errors and not isinstance(error,
-                                                                            KeyboardInterrupt):
-            # As asyncio and trio do it: errors are not lost below a nursery that is cancelled.
-            group = BaseExceptionGroup("errors in a nursery", errors)
-            group.__context__ = error
-            raise group
+        if isinstance(error, _host.Cancelled) and not isinstance(error, KeyboardInterrupt):
+            # As asyncio and trio do it: what tasks raise is not lost below a nursery that is
+            # cancelled. That some had to be killed is, to who cancelled it, no news.
+            if any(t._failed and t.outcome.kind in ("raised", "exited") for t in self._tasks):
+                group = BaseExceptionGroup("errors in a nursery", errors)
+                group.__context__ = error
+                raise group
         if isinstance(error, (_host.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)):
             # These end the whole program, or task: they pass, and take the rest along.
             if errors and error.__cause__ is None:

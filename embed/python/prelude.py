@@ -527,7 +527,5 @@ def explain(exception):
     name = text.split(mark)[0].removeprefix("module ").strip()
     return (
         f"subhost: the extension module {name!r} refuses an interpreter with a GIL of its"
-        " own. Run the program with `--gil shared`. (`--isolation process` and"
-        f" `subhost audit modules {name}` are the other ways out; this version has neither"
-        " yet.)"
+        " own. Run the program with `--isolation process` or with `--gil shared`."
     )

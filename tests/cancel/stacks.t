@@ -50,6 +50,7 @@ def every_thread(tmp):
     """)
     with hosted(file) as it:
         it.wait_for("ready")
+        time.sleep(0.3)  # until it is in there: in_loop() wants the same GIL
         text = dump(it)
         for name in ("in_sleep", "in_lock", "in_event", "in_queue", "in_read", "in_loop",
                      "in_asyncio", "in_child", "the_main_one"):

@@ -55,6 +55,11 @@ def _report(good, name, details=None):
                     say("    " + line[:400])
         say(f"  at: {_caller()}")
         say("  ...")
+        if os.environ.get("HARNESS_ACTIVE"):
+            # prove keeps stdout to itself, and a log should say what failed.
+            print(f"# not ok {_count} - {name}, at {_caller()}",
+                  *(f"#   {key}: {str(value)[-1500:]}" for key, value in (details or {}).items()),
+                  sep="\n", file=sys.stderr, flush=True)
     return good
 
 

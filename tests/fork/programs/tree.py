@@ -47,11 +47,22 @@ def meet(o):
         time.sleep(0.005)
 
 
+def late(path, o):
+    try:
+        announce(o, "leaf", *path)  # from here on the cancel may come
+        while True:
+            time.sleep(60)
+    except subhost.Cancelled:
+        raise LeafError(path) from None
+
+
 def leaf(path, o):
     if o["leaf"] == "raise":
         raise LeafError(path)
     if o["say"]:
         print("one line of", path)  # is in the stream's buffer when the cancel comes
+    if o["leaf"] == "late" and (o["cancel"] or any(path)):
+        late(path, o)
     announce(o, "leaf", *path)
     if not o["cancel"] and not any(path):
         meet(o)
@@ -71,12 +82,6 @@ def leaf(path, o):
                         time.sleep(60)
                 except BaseException:
                     pass
-        case "late":
-            try:
-                while True:
-                    time.sleep(60)
-            except subhost.Cancelled:
-                raise LeafError(path) from None
         case "print":
             while True:
                 print("x" * 1000)
