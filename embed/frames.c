@@ -12,13 +12,15 @@
 typedef PyObject *(*describe_thread)(
     PyThreadState *tstate); /* new reference; NULL: skip */
 
-/* {ident: describe(thread)}. Thread states of an interpreter come and go with its GIL
- * held, and `describe` runs no Python code. */
+/* {ident: describe(thread)}. Thread states of an interpreter go with its GIL held, new ones
+ * come in front, and `describe` runs no Python code. */
 static PyObject *describe_threads(describe_thread describe)
 {
     PyObject *dict = PyDict_New();
     PyThreadState *tstate = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
     for (; dict && tstate; tstate = PyThreadState_Next(tstate)) {
+        if (!tstate->thread_id)
+            continue; /* a thread of C code that is on its way in */
         PyObject *value = describe(tstate);
         if (!value)
             continue;
