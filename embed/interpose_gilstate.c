@@ -15,6 +15,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
+#include "guard.h"
 #include "interp.h"
 
 static __typeof__(PyGILState_Ensure) *real_ensure;
@@ -29,6 +30,8 @@ __attribute__((visibility("default"), weak)) PyGILState_STATE PyGILState_Ensure(
 {
     if (!real_ensure)
         resolve();
+    if (atomic_load_explicit(&subhost__guard_is_raw, memory_order_relaxed))
+        subhost__guard_end(); /* before it waits for a lock of CPython's */
     struct thread *self = subhost__thread_self();
     bool entered =
         self && !PyGILState_GetThisThreadState() && subhost__thread_enter(self);
