@@ -171,7 +171,7 @@ static bool end_daemon_threads(subhost_interp *interp)
         }
         if (subhost__now() >= deadline)
             return false;
-        PyThreadState *tstate = PyInterpreterState_ThreadHead(interp->py);
+        PyThreadState *tstate = subhost__thread_first_state(interp);
         for (; tstate; tstate = PyThreadState_Next(tstate)) {
             struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
             if (thread && !thread->is_driver && !thread->is_attendant &&

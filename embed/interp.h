@@ -394,6 +394,11 @@ void subhost__thread_forget(void);
 void subhost__thread_open_door(subhost_interp *interp);
 /* Closes that door for good, unless a thread but the driver is inside. GIL held. */
 bool subhost__thread_close_door(subhost_interp *interp);
+/* The first thread state of the interpreter, to walk them from: those that come without the
+ * GIL, by subhost__thread_make_state(), are complete. GIL held. */
+PyThreadState *subhost__thread_first_state(subhost_interp *interp);
+/* PyThreadState_New(); no GIL needed. */
+PyThreadState *subhost__thread_make_state(subhost_interp *interp);
 /* Makes a thread state for the calling thread of C code, when its record says where: true.
  * Does not return when that interpreter has ended. No GIL. */
 bool subhost__thread_enter(struct thread *self);

@@ -139,6 +139,24 @@ int subhost__thread_create_hosted(int (*create)(pthread_t *, const pthread_attr_
     return error;
 }
 
+/* ---- thread states of the interpreter ------------------------------------------- */
+
+PyThreadState *subhost__thread_first_state(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->threads_lock);
+    PyThreadState *first = PyInterpreterState_ThreadHead(interp->py);
+    pthread_mutex_unlock(&interp->threads_lock);
+    return first;
+}
+
+PyThreadState *subhost__thread_make_state(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->threads_lock);
+    PyThreadState *tstate = PyThreadState_New(interp->py);
+    pthread_mutex_unlock(&interp->threads_lock);
+    return tstate;
+}
+
 /* ---- threads of C code that enter the interpreter ------------------------------- */
 
 void subhost__thread_open_door(subhost_interp *interp)
