@@ -148,7 +148,7 @@ static PyObject *thread_idents(subhost_interp *interp)
 {
     PyObject *idents = PyList_New(0);
     /* Stable: thread states of an interpreter come and go with its GIL held. */
-    PyThreadState *tstate = PyInterpreterState_ThreadHead(interp->py);
+    PyThreadState *tstate = subhost__thread_first_state(interp);
     for (; idents && tstate; tstate = PyThreadState_Next(tstate)) {
         PyObject *ident = PyLong_FromUnsignedLong(tstate->thread_id);
         if (!ident || PyList_Append(idents, ident) < 0)

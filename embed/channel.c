@@ -209,7 +209,7 @@ bool subhost__channel_close(subhost_interp *interp, int64_t deadline)
 /* Attaches a thread state of its own, drains, detaches: the documented way in. */
 static void attend(subhost_interp *interp, struct thread *self)
 {
-    PyThreadState *tstate = PyThreadState_New(interp->py);
+    PyThreadState *tstate = subhost__thread_make_state(interp);
     if (!tstate)
         return;
     PyEval_RestoreThread(tstate);

@@ -138,7 +138,7 @@ void subhost__raise_park_all(subhost_interp *interp)
     if (!interp->module || !interp->py)
         return;
     atomic_store(&interp->parked, true);
-    PyThreadState *tstate = PyInterpreterState_ThreadHead(interp->py);
+    PyThreadState *tstate = subhost__thread_first_state(interp);
     for (; tstate; tstate = PyThreadState_Next(tstate)) {
         struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
         if (thread && !thread->is_attendant)

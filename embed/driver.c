@@ -78,6 +78,7 @@ static bool new_interpreter(subhost_interp *interp)
     interp->py = PyThreadState_GetInterpreter(tstate);
     interp->driver_tstate = tstate;
     interp->programs_run = 0;
+    subhost__thread_open_door(interp);
     return true;
 }
 
@@ -156,21 +157,21 @@ static bool create(subhost_interp *interp)
 
 /* ---- the end -------------------------------------------------------------------- */
 
-static bool is_last_thread(subhost_interp *interp)
-{
-    PyThreadState *head = PyInterpreterState_ThreadHead(interp->py);
-    return head == interp->driver_tstate && !PyThreadState_Next(head);
-}
-
 /* Py_EndInterpreter() dies when there is another thread state. Those of daemon threads
- * are cancelled. GIL held; false: some are still there. */
+ * are cancelled. GIL held; false: some are still there. Else none can come any more. */
 static bool end_daemon_threads(subhost_interp *interp)
 {
     int64_t deadline = subhost__now() + DAEMON_TIMEOUT;
-    while (!is_last_thread(interp)) {
+    bool quiet = false;
+    while (!subhost__thread_close_door(interp)) {
+        if (!quiet) {
+            Py_XDECREF(subhost__prelude_call(interp, "end_quietly", "()"));
+            PyErr_Clear();
+            quiet = true;
+        }
         if (subhost__now() >= deadline)
             return false;
-        PyThreadState *tstate = PyInterpreterState_ThreadHead(interp->py);
+        PyThreadState *tstate = subhost__thread_first_state(interp);
         for (; tstate; tstate = PyThreadState_Next(tstate)) {
             struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
             if (thread && !thread->is_driver && !thread->is_attendant &&
@@ -198,7 +199,7 @@ static bool end_interpreter(subhost_interp *interp)
     bool exiting = host->exiting;
     pthread_mutex_unlock(&host->lock);
     /* A process that exits takes its daemon threads with it, as python's does. */
-    bool ok = exiting ? is_last_thread(interp) : end_daemon_threads(interp);
+    bool ok = exiting ? subhost__thread_close_door(interp) : end_daemon_threads(interp);
     PyEval_SaveThread();
     if (!subhost__channel_close(interp, subhost__now() + SUBHOST_MSEC(1000)))
         ok = false;

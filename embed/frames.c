@@ -12,12 +12,15 @@
 typedef PyObject *(*describe_thread)(
     PyThreadState *tstate); /* new reference; NULL: skip */
 
-/* {ident: describe(thread)}. Thread states of an interpreter come and go with its GIL
- * held, and `describe` runs no Python code. */
-static PyObject *describe_threads(describe_thread describe)
+/* {ident: describe(thread)}. Thread states of an interpreter go with its GIL held, new ones
+ * come in front, and `describe` runs no Python code. */
+static PyObject *describe_threads(PyObject *module, describe_thread describe)
 {
+    struct module_state *state = PyModule_GetState(module);
     PyObject *dict = PyDict_New();
-    PyThreadState *tstate = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    PyThreadState *tstate = state->interp && state->interp->py == PyInterpreterState_Get()
+                                ? subhost__thread_first_state(state->interp)
+                                : PyInterpreterState_ThreadHead(PyInterpreterState_Get());
     for (; dict && tstate; tstate = PyThreadState_Next(tstate)) {
         PyObject *value = describe(tstate);
         if (!value)
@@ -48,12 +51,12 @@ static PyObject *exception_of(PyThreadState *tstate)
 
 PyObject *subhost__current_frames(PyObject *module, PyObject *ignored)
 {
-    (void)module, (void)ignored;
-    return describe_threads(frame_of);
+    (void)ignored;
+    return describe_threads(module, frame_of);
 }
 
 PyObject *subhost__current_exceptions(PyObject *module, PyObject *ignored)
 {
-    (void)module, (void)ignored;
-    return describe_threads(exception_of);
+    (void)ignored;
+    return describe_threads(module, exception_of);
 }

@@ -155,6 +155,7 @@ static subhost_interp *make_interp(subhost_host *host,
     interp->gil = options->gil;
     interp->isolation = options->isolation;
     interp->worker = options->worker;
+    atomic_init(&interp->life, -1);
     interp->pid = options->isolation == SUBHOST_ISOLATION_PROCESS ? 0 : host->pid;
     atomic_init(&interp->refs, 1);
     if (init_parts(interp) != 0) {

@@ -39,6 +39,7 @@ struct thread {
     struct thread *next; /* interp->threads, threads_lock */
     pthread_t handle;
     pid_t tid;
+    int64_t life; /* the interpreter's when the thread was started; not the driver's */
     bool is_driver;
     bool is_attendant;
     /* Inside an interposed call that may block, with no GIL held. Set by the thread. */
@@ -147,6 +148,9 @@ struct subhost_interp {
     struct thread *driver_thread;
     pthread_mutex_t threads_lock;
     struct thread *threads;
+    /* CPython's id of the interpreter, which no other ever gets; -1 when threads of C code
+     * may not enter: it is not there, or about to end. Written under threads_lock. */
+    _Atomic int64_t life;
 
     /* Valid from creation to the end of the interpreter, used with its GIL held. */
     PyInterpreterState *py;
@@ -391,6 +395,18 @@ enum thread_kind { THREAD_PROGRAM, THREAD_DRIVER, THREAD_ATTENDANT };
 struct thread *subhost__thread_adopt(subhost_interp *interp, enum thread_kind kind);
 /* Frees the calling thread's record. */
 void subhost__thread_forget(void);
+/* Lets threads of C code enter the interpreter. GIL held. */
+void subhost__thread_open_door(subhost_interp *interp);
+/* Closes that door for good, unless a thread but the driver is inside. GIL held. */
+bool subhost__thread_close_door(subhost_interp *interp);
+/* The first thread state of the interpreter, to walk them from: those that come without the
+ * GIL, by subhost__thread_make_state(), are complete. GIL held. */
+PyThreadState *subhost__thread_first_state(subhost_interp *interp);
+/* PyThreadState_New(); no GIL needed. */
+PyThreadState *subhost__thread_make_state(subhost_interp *interp);
+/* Makes a thread state for the calling thread of C code, when its record says where: true.
+ * Does not return when that interpreter has ended. No GIL. */
+bool subhost__thread_enter(struct thread *self);
 /* Leaves it to its memory: the calling thread is another process's (guard.c). */
 void subhost__thread_disown(void);
 /* Signals the threads that are inside an interruptible call. Main thread. */

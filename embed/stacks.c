@@ -68,7 +68,7 @@ static void answer(void *data)
     PyObject *outer = PyErr_GetRaisedException();
     FILE *out = open_memstream(&dump->text, &dump->size);
     /* Python frees nothing of another thread's while we hold the GIL. */
-    PyThreadState *tstate = out ? PyInterpreterState_ThreadHead(interp->py) : NULL;
+    PyThreadState *tstate = out ? subhost__thread_first_state(interp) : NULL;
     for (; tstate; tstate = PyThreadState_Next(tstate)) {
         struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
         if (thread && thread->is_attendant)

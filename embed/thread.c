@@ -59,6 +59,7 @@ struct thread *subhost__thread_adopt(subhost_interp *interp, enum thread_kind ki
     self->is_attendant = kind == THREAD_ATTENDANT;
     self->handle = pthread_self();
     self->tid = (pid_t)syscall(SYS_gettid);
+    self->life = atomic_load(&interp->life);
     subhost__interp_ref(interp);
     pthread_mutex_lock(&interp->threads_lock);
     self->next = interp->threads;
@@ -101,6 +102,7 @@ void subhost__thread_disown(void)
 
 struct start {
     subhost_interp *interp;
+    int64_t life;
     void *(*function)(void *);
     void *arg;
 };
@@ -109,8 +111,10 @@ static void *hosted_thread_main(void *arg)
 {
     struct start start = *(struct start *)arg;
     free(arg);
-    subhost__thread_adopt(start.interp,
-                          THREAD_PROGRAM); /* without memory: a thread not interrupted */
+    /* Without memory: a thread that is not interrupted. */
+    struct thread *self = subhost__thread_adopt(start.interp, THREAD_PROGRAM);
+    if (self)
+        self->life = start.life;
     subhost__interp_unref(start.interp);
     return start.function(start.arg);
 }
@@ -124,7 +128,8 @@ int subhost__thread_create_hosted(int (*create)(pthread_t *, const pthread_attr_
     struct start *start = self ? malloc(sizeof *start) : NULL;
     if (!start)
         return create(thread, attr, function, arg);
-    *start = (struct start){self->interp, function, arg};
+    int64_t life = self->is_driver ? atomic_load(&self->interp->life) : self->life;
+    *start = (struct start){self->interp, life, function, arg};
     subhost__interp_ref(self->interp);
     int error = create(thread, attr, hosted_thread_main, start);
     if (error) {
@@ -132,6 +137,68 @@ int subhost__thread_create_hosted(int (*create)(pthread_t *, const pthread_attr_
         free(start);
     }
     return error;
+}
+
+/* ---- thread states of the interpreter ------------------------------------------- */
+
+PyThreadState *subhost__thread_first_state(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->threads_lock);
+    PyThreadState *first = PyInterpreterState_ThreadHead(interp->py);
+    pthread_mutex_unlock(&interp->threads_lock);
+    return first;
+}
+
+PyThreadState *subhost__thread_make_state(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->threads_lock);
+    PyThreadState *tstate = PyThreadState_New(interp->py);
+    pthread_mutex_unlock(&interp->threads_lock);
+    return tstate;
+}
+
+/* ---- threads of C code that enter the interpreter ------------------------------- */
+
+void subhost__thread_open_door(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->threads_lock);
+    atomic_store(&interp->life, PyInterpreterState_GetID(interp->py));
+    pthread_mutex_unlock(&interp->threads_lock);
+}
+
+bool subhost__thread_close_door(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->threads_lock);
+    PyThreadState *head = PyInterpreterState_ThreadHead(interp->py);
+    bool alone = head == interp->driver_tstate && !PyThreadState_Next(head);
+    if (alone)
+        atomic_store(&interp->life, -1);
+    pthread_mutex_unlock(&interp->threads_lock);
+    return alone;
+}
+
+bool subhost__thread_enter(struct thread *self)
+{
+    subhost_interp *interp = self->interp;
+    if (self->is_driver || self->is_attendant || interp->is_main)
+        return false;
+    PyThreadState *tstate = NULL;
+    pthread_mutex_lock(&interp->threads_lock);
+    bool open = self->life >= 0 && self->life == atomic_load(&interp->life) &&
+                atomic_load(&interp->state) != INTERP_QUARANTINED;
+    if (open) {
+        /* What was due in its last thread state and was not raised there. A cancel that is
+         * still on comes again. */
+        atomic_store(&self->raise_pending, false);
+        tstate = PyThreadState_New(interp->py);
+    }
+    pthread_mutex_unlock(&interp->threads_lock);
+    if (!open)
+        subhost__thread_park();
+    if (!tstate)
+        Py_FatalError("no memory for the state of a new thread"); /* as CPython does */
+    tstate->gilstate_counter = 0; /* PyGILState_Release() shall delete it */
+    return true;
 }
 
 /* ---- kicks ---------------------------------------------------------------------- */

@@ -177,6 +177,18 @@ def finish():
     atexit._run_exitfuncs()
 
 
+def end_quietly():
+    """Before the threads that are left get Cancelled: where a callback of C code was, CPython
+    would print it. No program is left that it would tell anything."""
+    hook, cancelled = sys.unraisablehook, _host.Cancelled
+
+    def unraisablehook(args, /):
+        if not issubclass(args.exc_type, cancelled):
+            hook(args)
+
+    sys.unraisablehook = unraisablehook
+
+
 def forget_atexits():
     """Before Py_EndInterpreter(), which would run them a second time."""
     threading = sys.modules.get("threading")

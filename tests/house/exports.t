@@ -39,6 +39,7 @@ def interposed():
 
 
 def is_of_libc(name):
+    """Or of libpython, which is in this process too."""
     try:
         return bool(ctypes.CDLL(None)[name])
     except AttributeError:
@@ -57,7 +58,7 @@ def the_library(folder):
 
     others = set(found) - api
     strangers = {name for name in others if name not in interposed() or not is_of_libc(name)}
-    equal(strangers, set(), "all else is a libc function, interposed on purpose")
+    equal(strangers, set(), "all else is a function of libc or libpython, interposed on purpose")
     versioned = {name for name in others if found[name]}
     equal(versioned, set(), "in the base version, which alone stands for every version")
 

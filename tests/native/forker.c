@@ -153,14 +153,15 @@ int fork_thread_python(void)
 
 static void *run_code(void *code)
 {
-    PyGILState_STATE state = PyGILState_Ensure();
+    PyThreadState *tstate = PyThreadState_New(PyInterpreterState_Main());
+    PyEval_RestoreThread(tstate);
     PyRun_SimpleString(code);
-    PyGILState_Release(state);
+    PyThreadState_Clear(tstate);
+    PyThreadState_DeleteCurrent();
     return NULL;
 }
 
-/* In the main interpreter, in this process: that is what PyGILState_Ensure() gives a thread
- * that it does not know. */
+/* In the main interpreter, in this process. */
 int run_in_main(char *code)
 {
     pthread_t thread;

@@ -412,6 +412,66 @@ static void a_fresh_task_is_cancelled(void **state)
     subhost_interp_release(own);
 }
 
+static atomic_int c_thread_calls, c_thread_strays;
+static int64_t c_thread_home;
+
+static void *call_on(void *unused)
+{
+    (void)unused;
+    int64_t home = c_thread_home;
+    for (;; usleep(100)) {
+        PyGILState_STATE state = PyGILState_Ensure();
+        if (PyInterpreterState_GetID(PyInterpreterState_Get()) != home)
+            atomic_fetch_add(&c_thread_strays, 1);
+        Py_XDECREF(PyUnicode_FromString("something to allocate"));
+        PyGILState_Release(state);
+        atomic_fetch_add(&c_thread_calls, 1);
+    }
+    return NULL;
+}
+
+/* Called by ctypes; waits until the thread has been in the interpreter. */
+int start_calling_on(long long home);
+int start_calling_on(long long home)
+{
+    pthread_t thread;
+    int before = atomic_load(&c_thread_calls);
+    c_thread_home = home;
+    if (pthread_create(&thread, NULL, call_on, NULL) != 0)
+        return -1;
+    pthread_detach(thread);
+    while (atomic_load(&c_thread_calls) < before + 10)
+        usleep(1000);
+    return 0;
+}
+
+/* Threads of C code stay out of the interpreters that come after theirs. */
+static void a_c_thread_outlives_a_fresh_task(void **state)
+{
+    (void)state;
+    subhost_interp *own = unit_interp(host);
+    subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
+    options.fresh = 1;
+    for (int i = 0; i < 3; i++) {
+        subhost_task *task =
+            unit_submit(own,
+                        "import _interpreters, ctypes\n"
+                        "home = ctypes.c_longlong(_interpreters.get_current()[0])\n"
+                        "assert ctypes.CDLL(None).start_calling_on(home) == 0\n",
+                        &options);
+        subhost_outcome outcome = unit_wait(task);
+        unit_expect(&outcome, SUBHOST_RETURNED);
+        subhost_task_release(task);
+    }
+    /* Now the last one's interpreter has been replaced, too. */
+    unit_run(own, "x = 1", SUBHOST_RETURNED);
+    int calls = atomic_load(&c_thread_calls);
+    usleep(20000);
+    assert_int_equal(atomic_load(&c_thread_calls), calls);
+    assert_int_equal(atomic_load(&c_thread_strays), 0);
+    subhost_interp_release(own);
+}
+
 /* ---- several interpreters ------------------------------------------------------- */
 
 static void interpreters_run_in_parallel(void **state)
@@ -734,6 +794,7 @@ int main(void)
         TEST(a_task_is_released_early),
         TEST(tasks_share_modules_but_not_main),
         TEST(a_fresh_task_is_alone),
+        TEST(a_c_thread_outlives_a_fresh_task),
         MUTED(a_fresh_task_is_cancelled),
         TEST(interpreters_run_in_parallel),
         TEST(siblings_are_left_alone),
