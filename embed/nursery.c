@@ -572,10 +572,13 @@ PyObject *subhost__call_run(subhost_interp *interp, subhost_task *task)
 
 void subhost__call_failed(subhost_interp *interp, subhost_task *task, PyObject *exception)
 {
+    struct thread *self = subhost__thread_self();
+    subhost__raise_seal(self); /* a cancel must not cost the nursery what it raised */
     PyObject *function = subhost__nursery_get(interp, "pack_exception");
     PyObject *bytes = function ? PyObject_CallOneArg(function, exception) : NULL;
     if (!bytes || keep_result(task, bytes) < 0)
         PyErr_Clear(); /* the outcome's detail tells what it was */
+    subhost__raise_unseal(interp, self);
     Py_XDECREF(bytes);
     Py_XDECREF(function);
 }
