@@ -205,6 +205,19 @@ static void describe_failure(struct forkserver *server, const char *what)
     PyErr_Clear();
 }
 
+/* The image lives as long as the tree: a collection in a child must not touch, and so copy,
+ * all of its pages (gc.freeze(): "to avoid copy-on-write in child processes"). */
+static void freeze(struct forkserver *server)
+{
+    PyObject *gc = server->failure[0] ? NULL : PyImport_ImportModule("gc");
+    PyObject *done = gc ? PyObject_CallMethod(gc, "collect", NULL) : NULL;
+    Py_XDECREF(done);
+    done = done ? PyObject_CallMethod(gc, "freeze", NULL) : NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(gc);
+    PyErr_Clear(); /* it was about speed only */
+}
+
 /* What every child would else do for itself: site, the prelude, what is preloaded. */
 static void prepare_image(struct forkserver *server)
 {
@@ -226,6 +239,7 @@ static void prepare_image(struct forkserver *server)
             describe_failure(server, *name);
         Py_XDECREF(module);
     }
+    freeze(server);
     subhost__thread_forget();
 }
 

@@ -598,7 +598,8 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
 {
     int status = 0;
     PyObject *result = run(interp, task, &status);
-    if (interp->host->options.take_signals) {
+    /* A call's parent hears of signals for itself. */
+    if (interp->host->options.take_signals && !task->is_call) {
         /* A Ctrl-C that has ended the program's child, say, is on its way to the main loop. */
         Py_BEGIN_ALLOW_THREADS subhost__loop_barrier(interp->host, SUBHOST_MSEC(20));
         Py_END_ALLOW_THREADS
