@@ -6,8 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <poll.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "fd.h"
 #include "process.h"
@@ -244,13 +247,29 @@ void subhost__children_forget(subhost_host *host, const struct process *process)
     }
 }
 
+/* What is left when the host closes: a child whose supervisor is gone, and which is about to
+ * find out. It must not stay behind as a zombie of an embedder's. */
+static void end_child(struct child *child, int64_t deadline)
+{
+    int status;
+    syscall(SYS_pidfd_send_signal, child->pidfd.fd, SIGKILL, NULL, 0);
+    while (!wait_status(child, &status)) {
+        int64_t left = (deadline - subhost__now()) / 1000000;
+        struct pollfd ended = {.fd = child->pidfd.fd, .events = POLLIN};
+        if (left <= 0 || (poll(&ended, 1, (int)left) < 0 && errno != EINTR))
+            return; /* not even SIGKILL ends it: the kernel has it */
+    }
+}
+
 void subhost__children_free(subhost_host *host)
 {
     if (!host->children)
         return;
+    int64_t deadline = subhost__now() + SUBHOST_MSEC(1000);
     while (host->children->first) {
         struct child *child = host->children->first;
         host->children->first = child->next;
+        end_child(child, deadline);
         free_child(host, child);
     }
     free(host->children);

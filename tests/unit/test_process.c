@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * timeout: 120
+ * Interpreters in forked children, by the public API. */
+#define _GNU_SOURCE
+#include "unit.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+/* ThreadSanitizer gives up on a child that starts threads after a fork of a process with
+ * several ("starting new threads after multi-threaded fork is not supported"). */
+#if defined(__SANITIZE_THREAD__)
+#define CAN_FORK 0
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define CAN_FORK 0
+#endif
+#endif
+#ifndef CAN_FORK
+#define CAN_FORK 1
+#endif
+
+static subhost_host *open_with(const char *const *preload, int no_siblings)
+{
+    subhost_options options = SUBHOST_OPTIONS_INIT;
+    options.preload = preload;
+    options.no_sibling_detach = no_siblings;
+    subhost_host *host;
+    assert_int_equal(subhost_open(&options, &host, NULL), 0);
+    return host;
+}
+
+static subhost_interp *new_process(subhost_host *host)
+{
+    subhost_interp_options options = SUBHOST_INTERP_OPTIONS_INIT;
+    options.isolation = SUBHOST_ISOLATION_PROCESS;
+    subhost_interp *interp;
+    assert_int_equal(subhost_interp_create(host, &options, &interp, NULL), 0);
+    return interp;
+}
+
+static void no_child_is_left(void)
+{
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+}
+
+static int count_descriptors(void)
+{
+    int count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    assert_non_null(folder);
+    while (readdir(folder))
+        count++;
+    closedir(folder);
+    return count;
+}
+
+/* No message says it, for there are none to another process: for as long as it should take. */
+static void until_it_runs(subhost_host *host)
+{
+    int64_t deadline = subhost__now() + unit_patience(1) / 4;
+    while (subhost__now() < deadline)
+        assert_true(subhost_dispatch(host, SUBHOST_MSEC(20), NULL) >= 0);
+}
+
+static subhost_outcome run(subhost_interp *interp, const char *code, subhost_task **task)
+{
+    *task = unit_submit(interp, code, NULL);
+    return unit_wait(*task);
+}
+
+static void outcomes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *code;
+        enum subhost_outcome_kind kind;
+        int number, status;
+    } cases[] = {
+        {"pass", SUBHOST_RETURNED, 0, 0},
+        {UNIT_QUIET "1 / 0", SUBHOST_RAISED, 1, 1},
+        {"raise SystemExit(7)", SUBHOST_EXITED, 7, 7},
+        {"import os; os._exit(9)", SUBHOST_EXITED, 9, 9},
+        {"import os; os.kill(os.getpid(), 9)", SUBHOST_KILLED, SIGKILL, 137},
+    };
+    subhost_host *host = open_with(NULL, 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        subhost_interp *interp = new_process(host);
+        subhost_task *task;
+        subhost_outcome outcome = run(interp, cases[i].code, &task);
+        assert_int_equal(outcome.kind, cases[i].kind);
+        assert_int_equal(outcome.code, cases[i].number);
+        assert_int_equal(outcome.status, cases[i].status);
+        subhost_task_release(task);
+        subhost_interp_release(interp);
+    }
+    unit_close(host);
+    no_child_is_left();
+}
+
+static void several_tasks_in_one(void **state)
+{
+    (void)state;
+    subhost_host *host = open_with(NULL, 0);
+    subhost_interp *interp = new_process(host);
+    for (int i = 0; i < 5; i++) {
+        subhost_task *task;
+        subhost_outcome outcome =
+            run(interp,
+                "import sys; n = sys.modules.setdefault('n', [0]); n[0] += 1\n"
+                "raise SystemExit(n[0])",
+                &task);
+        assert_int_equal(outcome.code, i + 1);
+        subhost_task_release(task);
+    }
+    subhost_interp_release(interp);
+    unit_close(host);
+    no_child_is_left();
+}
+
+static void preloaded_modules(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"json", "random", NULL};
+    subhost_host *host = open_with(names, 0);
+    subhost_interp *interp = new_process(host);
+    subhost_task *task;
+    subhost_outcome outcome =
+        run(interp, "import sys; raise SystemExit('json' in sys.modules and 3)", &task);
+    assert_int_equal(outcome.code, 3);
+    subhost_task_release(task);
+    subhost_interp_release(interp);
+    unit_close(host);
+
+    static const char *const missing[] = {"there_is_no_such_module", NULL};
+    host = open_with(missing, 0);
+    interp = new_process(host);
+    outcome = run(interp, "pass", &task);
+    assert_int_equal(outcome.kind, SUBHOST_FAILED);
+    assert_non_null(strstr(outcome.detail, "there_is_no_such_module"));
+    subhost_task_release(task);
+    subhost_interp_release(interp);
+    unit_close(host);
+}
+
+static void refused_with_siblings(void **state)
+{
+    (void)state;
+    subhost_host *host = open_with(NULL, 1);
+    subhost_interp *process = new_process(host);
+    subhost_task *task;
+    subhost_outcome outcome = run(process, "pass", &task);
+    unit_expect(&outcome, SUBHOST_RETURNED); /* nobody else is there */
+    subhost_task_release(task);
+    subhost_interp_release(process);
+
+    subhost_interp *sibling = unit_interp(host);
+    unit_run(sibling, "pass", SUBHOST_RETURNED);
+    process = new_process(host);
+    outcome = run(process, "pass", &task);
+    unit_expect(&outcome, SUBHOST_FAILED);
+    assert_non_null(strstr(outcome.detail, "other interpreters are alive"));
+    subhost_task_release(task);
+    subhost_interp_release(process);
+    subhost_interp_release(sibling);
+    unit_close(host);
+    no_child_is_left();
+}
+
+static void cancelled_and_killed(void **state)
+{
+    (void)state;
+    subhost_host *host = open_with(NULL, 0);
+    static const struct {
+        const char *code;
+        enum subhost_outcome_kind kind;
+    } cases[] = {
+        {UNIT_QUIET "import time; time.sleep(3600)", SUBHOST_CANCELLED},
+        {UNIT_QUIET "while True:\n try:\n  while True: pass\n except BaseException: pass",
+         SUBHOST_KILLED},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        subhost_interp *interp = new_process(host);
+        subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
+        options.grace = SUBHOST_MSEC(300);
+        subhost_task *task = unit_submit(interp, cases[i].code, &options);
+        until_it_runs(host);
+        subhost_task_cancel(task, SUBHOST_BY_REQUEST, NULL);
+        subhost_outcome outcome = unit_wait(task);
+        unit_expect(&outcome, cases[i].kind);
+        assert_int_equal(outcome.cancel_reason, SUBHOST_BY_REQUEST);
+        subhost_task_release(task);
+        subhost_interp_release(interp);
+    }
+    unit_close(host);
+    no_child_is_left();
+}
+
+static void closing_ends_them(void **state)
+{
+    (void)state;
+    int before = count_descriptors();
+    for (int round = 0; round < 3; round++) {
+        subhost_host *host = open_with(NULL, 0);
+        subhost_task *tasks[3];
+        for (int i = 0; i < 3; i++) {
+            subhost_interp *interp = new_process(host);
+            tasks[i] =
+                unit_submit(interp, UNIT_QUIET "import time; time.sleep(3600)", NULL);
+            subhost_interp_release(interp);
+        }
+        if (round > 0)
+            until_it_runs(host);
+        assert_int_equal(
+            subhost_close(host, SUBHOST_CLOSE_FINALIZE, SUBHOST_MSEC(5000), NULL), 0);
+        for (int i = 0; i < 3; i++)
+            subhost_task_release(tasks[i]);
+        no_child_is_left();
+    }
+    assert_int_equal(count_descriptors(), before);
+}
+
+static void messages_are_refused(void **state)
+{
+    (void)state;
+    subhost_host *host = open_with(NULL, 0);
+    subhost_interp *interp = new_process(host);
+    subhost_error *err = NULL;
+    atomic_int seen = 0;
+    assert_int_equal(subhost_interp_send(interp, unit_count_message, &seen, &err),
+                     SUBHOST_ESTATE);
+    assert_non_null(strstr(subhost_error_message(err), "another process"));
+    subhost_error_free(err);
+    subhost_interp_release(interp);
+    unit_close(host);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        UNIT_TEST(messages_are_refused),
+#if CAN_FORK
+        UNIT_TEST(outcomes),
+        UNIT_TEST(several_tasks_in_one),
+        UNIT_TEST(preloaded_modules),
+        UNIT_TEST(refused_with_siblings),
+        UNIT_TEST(cancelled_and_killed),
+        UNIT_TEST(closing_ends_them),
+#endif
+    };
+    return UNIT_MAIN(tests);
+}
