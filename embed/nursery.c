@@ -184,12 +184,16 @@ static PyObject *nursery_exit(PyObject *op, PyObject *args)
     pthread_mutex_lock(&self->interp->host->lock);
     self->nursery->cancelled = true; /* closed */
     pthread_mutex_unlock(&self->interp->host->lock);
-    subhost__raise_unseal(self->interp, thread);
     PyObject *result = NULL;
     if (error)
         result = PyObject_CallMethod(op, "_conclude", "OO", error, interrupted);
-    else
-        PyErr_SetRaisedException(outer);
+    PyObject *raised = error ? PyErr_GetRaisedException() : outer;
+    /* What the tasks raised goes before a cancel, and so before one that is just coming. */
+    if (raised && atomic_load(&self->interp->cancel.requested))
+        subhost__raise_forget(self->interp, thread);
+    subhost__raise_unseal(self->interp, thread);
+    if (raised)
+        PyErr_SetRaisedException(raised);
     Py_DECREF(interrupted);
     return result;
 }
@@ -449,7 +453,16 @@ static PyObject *host_compile(PyObject *module, PyObject *args)
     return Py_CompileStringObject(source, filename, Py_file_input, NULL, -1);
 }
 
+/* Whether the task that runs here is itself to end. */
+static PyObject *host_cancel_requested(PyObject *module, PyObject *nursery)
+{
+    (void)module;
+    const NurseryObject *self = (NurseryObject *)nursery;
+    return PyBool_FromLong(atomic_load(&self->interp->cancel.requested));
+}
+
 static PyMethodDef host_methods[] = {
+    {"cancel_requested", host_cancel_requested, METH_O, NULL},
     {"compile", host_compile, METH_VARARGS, NULL},
     {"submit", host_submit, METH_VARARGS, NULL},
     {"wait", host_wait, METH_VARARGS, NULL},

@@ -626,7 +626,8 @@ class Nursery(_host.Nursery):
             task._nursery = None  # a cycle, and nothing waits for it any more
         ended = error if interruption is None else interruption
         # What cancels this program, or task, may well have cancelled its tasks directly.
-        cancelled = isinstance(ended, (_host.Cancelled, KeyboardInterrupt))
+        cancelled = (isinstance(ended, (_host.Cancelled, KeyboardInterrupt))
+                     or _host.cancel_requested(self))
         errors = [task._failure() for task in self._tasks if task.outcome and task._failed
                   and not (cancelled and task.outcome.kind in ("cancelled", "timed-out"))]
         if interruption is not None:
@@ -644,7 +645,8 @@ class Nursery(_host.Nursery):
         if isinstance(error, _host.Cancelled) and not isinstance(error, KeyboardInterrupt):
             # As asyncio and trio do it: what tasks raise is not lost below a nursery that is
             # cancelled. That some had to be killed is, to who cancelled it, no news.
-            if any(t._failed and t.outcome.kind in ("raised", "exited") for t in self._tasks):
+            if any(task._failed and task.outcome.kind in ("raised", "exited")
+                   for task in self._tasks):
                 group = BaseExceptionGroup("errors in a nursery", errors)
                 group.__context__ = error
                 raise group
