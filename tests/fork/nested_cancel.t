@@ -106,15 +106,14 @@ def leaves_that_block(tmp):
 
 @test
 def leaves_that_ignore_cancelled(tmp):
-    # A process is killed, an interpreter abandoned; all levels have the same grace period, so
-    # that three levels take one, not three.
+    # A process is killed, an interpreter abandoned. The first failure is a leaf's; its node fails
+    # when its other leaf has been given up, and so on up.
     for mix in MIXES:
         times = rounds(2) if mix == "processes" else 1  # what was abandoned stays
         judge(f"{mix}: leaves that ignore Cancelled",
               grow(tmp, "--mix", mix, "--leaf", "ignore", times=times, timeout=15 + 4 * times),
               times, status=(0,) if mix == "processes" else (0, 137),
               errors=lambda line: line["errors"].get("LeafError") == 1,
-              # A nursery fails when its last task has ended: a grace period for each level.
               late=lambda line: GRACE * 0.8 <= line["teardown"] < 3 * GRACE + 1.0 * PATIENCE)
 
 
