@@ -66,6 +66,16 @@ static void close_between(int first, int last)
         syscall(SYS_close, fd);
 }
 
+/* To a low number, if one is free: select() and RLIMIT_NOFILE are the program's. */
+static void lower(int *fd)
+{
+    int copy = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (copy >= 0)
+        syscall(SYS_close, copy < *fd ? *fd : copy);
+    if (copy >= 0 && copy < *fd)
+        *fd = copy;
+}
+
 /* What stays open: stdio and the two wires. */
 static void close_inherited(struct child_birth *birth)
 {
@@ -81,22 +91,8 @@ static void close_inherited(struct child_birth *birth)
     close_between(3, low - 1);
     close_between(low + 1, high - 1);
     close_between(high + 1, INT32_MAX);
-    /* Low numbers: select() and RLIMIT_NOFILE are the program's. */
-    int copies[2] = {fcntl(low, F_DUPFD_CLOEXEC, 3), fcntl(high, F_DUPFD_CLOEXEC, 3)};
-    if (copies[0] < 0 || copies[1] < 0)
-        give_up("fcntl");
-    if (copies[0] < low) {
-        syscall(SYS_close, low);
-        *(birth->control == low ? &birth->control : &birth->service) = copies[0];
-    } else {
-        syscall(SYS_close, copies[0]);
-    }
-    if (copies[1] < high) {
-        syscall(SYS_close, high);
-        *(birth->control == high ? &birth->control : &birth->service) = copies[1];
-    } else {
-        syscall(SYS_close, copies[1]);
-    }
+    lower(&birth->control);
+    lower(&birth->service);
 }
 
 static void prelude(struct child_birth *birth)
