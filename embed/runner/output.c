@@ -17,13 +17,17 @@
 #define QUEUE_MAX ((size_t)16 << 20)
 /* What poll(2) promises to a pipe's writer: this much, at least, does not wait. */
 #define WRITE_SIZE ((size_t)4096)
+/* With a full queue a reader is waited for so long; one that takes nothing meanwhile is not
+ * waited for again until it does. */
+#define PATIENCE_MS 100
 
 struct queue {
     char *text;
     size_t first, size, room; /* `size` bytes from `first` on */
     unsigned long long dropped;
-    bool gone; /* nobody will ever read it */
-    int error; /* that said so */
+    bool stalled; /* its reader has taken nothing for PATIENCE_MS */
+    bool gone;    /* nobody will ever read it */
+    int error;    /* that said so */
 };
 
 static struct queue queues[2];
@@ -73,6 +77,7 @@ static void write_some(struct queue *queue, int fd)
         }
         queue->first += (size_t)n;
         queue->size -= (size_t)n;
+        queue->stalled = false;
     }
     if (queue->size == 0)
         queue->first = 0;
@@ -94,11 +99,27 @@ bool output_write(void)
     return queues[0].size > 0 || queues[1].size > 0;
 }
 
+/* Makes room for a slow reader's sake. False: it has stalled. */
+static bool make_room(struct queue *queue, int fd, size_t size)
+{
+    while (!queue->gone && queue->size + size > QUEUE_MAX) {
+        struct pollfd ready = {.fd = fd, .events = POLLOUT};
+        if (queue->stalled)
+            return false;
+        /* A signal ends it early; it is handled when we return. */
+        if (poll(&ready, 1, PATIENCE_MS) <= 0)
+            queue->stalled = true;
+        else
+            write_some(queue, fd);
+    }
+    return true;
+}
+
 int output_line(subhost_host *host, const subhost_output *output, void *data)
 {
     struct queue *queue = &queues[output->stream == 2];
     (void)host, (void)data;
-    if (!queue->gone && queue->size + output->length > QUEUE_MAX) {
+    if (!make_room(queue, output->stream, output->length)) {
         queue->dropped++;
     } else if (!queue->gone) {
         append_line(queue, output->name, output->text, output->length);
