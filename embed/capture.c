@@ -17,12 +17,15 @@
 #define LINE_MAX_SIZE ((size_t)64 << 10)
 /* Read in one round of the loop, which has others to listen to. */
 #define ROUND_SIZE ((size_t)1 << 20)
+/* How long who writes waits when a reader is full. */
+#define PAUSE SUBHOST_MSEC(10)
 
 struct stream {
     struct source source; /* first; the end to read from */
     struct capture *capture;
     int number; /* 1: stdout, 2: stderr */
     int write_fd;
+    bool paused; /* its reader is full: not read for PAUSE */
     size_t size;
     char line[LINE_MAX_SIZE];
 };
@@ -32,20 +35,23 @@ struct capture {
     struct stream streams[2];
 };
 
-bool subhost__capture_line(subhost_host *host, const char *name, int stream,
-                           const char *text, size_t size)
+enum subhost_output_answer subhost__capture_line(subhost_host *host, const char *name,
+                                                 int stream, const char *text,
+                                                 size_t size)
 {
     if (host->up) {
         subhost__child_pass_output(host, name, stream, text, size);
-        return true;
+        return SUBHOST_OUTPUT_TAKEN;
     }
     subhost_output output = {.size = sizeof output,
                              .name = name,
                              .stream = stream,
                              .text = text,
                              .length = size};
-    return !host->options.on_output ||
-           host->options.on_output(host, &output, host->options.on_output_data) == 0;
+    if (!host->options.on_output)
+        return SUBHOST_OUTPUT_TAKEN;
+    return (enum subhost_output_answer)host->options.on_output(
+        host, &output, host->options.on_output_data);
 }
 
 static void close_reader(struct stream *stream)
@@ -68,9 +74,17 @@ static void put_line(struct stream *stream)
                                             : interp->name;
     snprintf(name, sizeof name, "%s", known);
     pthread_mutex_unlock(&interp->lock);
-    if (!subhost__capture_line(interp->host, name, stream->number, stream->line,
-                               stream->size))
+    switch (subhost__capture_line(interp->host, name, stream->number, stream->line,
+                                  stream->size)) {
+    case SUBHOST_OUTPUT_TAKEN:
+        break;
+    case SUBHOST_OUTPUT_FULL:
+        stream->paused = true;
+        break;
+    case SUBHOST_OUTPUT_CLOSED:
         close_reader(stream);
+        break;
+    }
     stream->size = 0;
 }
 
@@ -99,7 +113,7 @@ static void take(struct stream *stream, const char *text, size_t size)
 static void drain(struct stream *stream, size_t limit)
 {
     static char buffer[LINE_MAX_SIZE]; /* the main thread's */
-    for (size_t done = 0; done < limit && stream->source.fd >= 0;) {
+    for (size_t done = 0; done < limit && stream->source.fd >= 0 && !stream->paused;) {
         ssize_t n = read(stream->source.fd, buffer, sizeof buffer);
         if (n < 0 && errno == EINTR)
             continue;
@@ -116,8 +130,25 @@ static void drain(struct stream *stream, size_t limit)
 
 static void stream_ready(struct source *source, uint32_t events)
 {
+    struct stream *stream = (struct stream *)source;
+    subhost_host *host = stream->capture->interp->host;
     (void)events;
-    drain((struct stream *)source, ROUND_SIZE);
+    drain(stream, ROUND_SIZE);
+    if (!stream->paused || stream->source.fd < 0)
+        return;
+    subhost__loop_unwatch(host, source);
+    if (!host->captures_resume_at)
+        host->captures_resume_at = subhost__now() + PAUSE;
+}
+
+void subhost__capture_resume(struct capture *capture)
+{
+    for (int i = 0; capture && i < 2; i++) {
+        struct stream *stream = &capture->streams[i];
+        if (stream->paused && stream->source.fd >= 0)
+            subhost__loop_watch(capture->interp->host, &stream->source, EPOLLIN);
+        stream->paused = false;
+    }
 }
 
 static int open_stream(struct capture *capture, int number)
@@ -175,7 +206,12 @@ void subhost__capture_finish(struct capture *capture)
     for (int i = 0; capture && i < 2; i++) {
         struct stream *stream = &capture->streams[i];
         /* Not without a bound: a process that it left behind may write for ever. */
-        drain(stream, 64 * ROUND_SIZE);
+        for (int round = 0; round < 64; round++) {
+            stream->paused = false; /* it is the end: no writer is to wait */
+            drain(stream, ROUND_SIZE);
+            if (!stream->paused)
+                break;
+        }
         if (stream->size > 0)
             put_line(stream);
     }

@@ -3,7 +3,6 @@
 #ifndef SUBHOST_CAPTURE_H
 #define SUBHOST_CAPTURE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "subhost.h"
@@ -21,8 +20,11 @@ void subhost__capture_finish(struct capture *capture);
 /* NULL is allowed. Main thread. */
 void subhost__capture_free(struct capture *capture);
 
-/* One line, to the embedder, or up the tree. False: nobody reads it. Main thread. */
-bool subhost__capture_line(subhost_host *host, const char *name, int stream,
-                           const char *text, size_t size);
+/* Goes on where a full reader had it stop. Main thread. */
+void subhost__capture_resume(struct capture *capture);
+/* One line, to the embedder, or up the tree. Main thread. */
+enum subhost_output_answer subhost__capture_line(subhost_host *host, const char *name,
+                                                 int stream, const char *text,
+                                                 size_t size);
 
 #endif

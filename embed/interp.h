@@ -262,6 +262,7 @@ struct subhost_host {
     int epoll_fd, wake_fd, timer_fd, signal_fd;
     atomic_bool wake_pending;
     atomic_uint barrier_asked, barrier_done;
+    int64_t captures_resume_at; /* 0: none is paused */
     bool dispatching;
     int64_t timer_at;
 };

@@ -193,6 +193,20 @@ static int64_t tick(subhost_host *host)
     return next;
 }
 
+/* Reads on where a reader was full. Returns when it wants to be called again. */
+static int64_t resume_captures(subhost_host *host)
+{
+    if (!host->captures_resume_at || subhost__now() < host->captures_resume_at)
+        return host->captures_resume_at ? host->captures_resume_at : SUBHOST_FOREVER;
+    host->captures_resume_at = 0;
+    pthread_mutex_lock(&host->lock);
+    subhost_interp *interp = host->interps;
+    pthread_mutex_unlock(&host->lock);
+    for (; interp; interp = interp->next)
+        subhost__capture_resume(interp->capture);
+    return SUBHOST_FOREVER;
+}
+
 /* `*woken` turns true when another thread had something to say: a caller that looks at
  * more than events (subhost_task_wait()) has to look again before the loop sleeps. */
 static int handle(subhost_host *host, bool *woken)
@@ -209,6 +223,9 @@ static int handle(subhost_host *host, bool *woken)
     int events = subhost__signals_dispatch(host);
     int64_t next = subhost__children_tick(host);
     int64_t at = tick(host);
+    if (at < next)
+        next = at;
+    at = resume_captures(host);
     if (at < next)
         next = at;
     events += subhost__task_run_callbacks(host);

@@ -110,6 +110,12 @@ typedef struct subhost_output {
     size_t length;
 } subhost_output;
 
+enum subhost_output_answer {
+    SUBHOST_OUTPUT_TAKEN = 0,
+    SUBHOST_OUTPUT_FULL = 1,
+    SUBHOST_OUTPUT_CLOSED = 2,
+};
+
 /* What the host did with a signal that it took on the main thread. */
 typedef struct subhost_signal_event {
     size_t size;
@@ -148,8 +154,9 @@ typedef struct subhost_options {
     enum subhost_orphan orphan;
     /* Non-NULL: what programs write to sys.stdout and sys.stderr, and forked children to
      * descriptors 1 and 2, goes through pipes that subhost_dispatch() drains, and comes here
-     * line by line, on the main thread. Non-zero: nobody reads that any more; who writes it
-     * gets EPIPE from then on. */
+     * line by line, on the main thread. What it returns: SUBHOST_OUTPUT_TAKEN; _FULL: taken, but
+     * who writes shall wait for a moment; _CLOSED: nobody reads it any more, who writes gets
+     * EPIPE from then on. */
     int (*on_output)(subhost_host *host, const subhost_output *output, void *data);
     void *on_output_data;
     /* Non-zero: no fork while subinterpreters live (docs/private-symbols.md). */

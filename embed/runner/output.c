@@ -17,20 +17,27 @@
 #define QUEUE_MAX ((size_t)16 << 20)
 /* What poll(2) promises to a pipe's writer: this much, at least, does not wait. */
 #define WRITE_SIZE ((size_t)4096)
-/* With a full queue a reader is waited for so long; one that takes nothing meanwhile is not
- * waited for again until it does. */
-#define PATIENCE_MS 100
+/* With a full queue a reader is waited for so long, by who writes; of one that takes nothing
+ * meanwhile the rest is dropped, until it takes some again. */
+#define PATIENCE SUBHOST_MSEC(5000)
 
 struct queue {
     char *text;
     size_t first, size, room; /* `size` bytes from `first` on */
     unsigned long long dropped;
-    bool stalled; /* its reader has taken nothing for PATIENCE_MS */
-    bool gone;    /* nobody will ever read it */
-    int error;    /* that said so */
+    int64_t full_since; /* nothing was taken since, and it is full; 0: neither */
+    bool gone;          /* nobody will ever read it */
+    int error;          /* that said so */
 };
 
 static struct queue queues[2];
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
 
 static void append(struct queue *queue, const char *text, size_t size)
 {
@@ -77,7 +84,7 @@ static void write_some(struct queue *queue, int fd)
         }
         queue->first += (size_t)n;
         queue->size -= (size_t)n;
-        queue->stalled = false;
+        queue->full_since = 0;
     }
     if (queue->size == 0)
         queue->first = 0;
@@ -99,46 +106,37 @@ bool output_write(void)
     return queues[0].size > 0 || queues[1].size > 0;
 }
 
-/* Makes room for a slow reader's sake. False: it has stalled. */
-static bool make_room(struct queue *queue, int fd, size_t size)
-{
-    while (!queue->gone && queue->size + size > QUEUE_MAX) {
-        struct pollfd ready = {.fd = fd, .events = POLLOUT};
-        if (queue->stalled)
-            return false;
-        /* A signal ends it early; it is handled when we return. */
-        if (poll(&ready, 1, PATIENCE_MS) <= 0)
-            queue->stalled = true;
-        else
-            write_some(queue, fd);
-    }
-    return true;
-}
-
 int output_line(subhost_host *host, const subhost_output *output, void *data)
 {
     struct queue *queue = &queues[output->stream == 2];
     (void)host, (void)data;
-    if (!make_room(queue, output->stream, output->length)) {
-        queue->dropped++;
-    } else if (!queue->gone) {
+    if (queue->gone)
+        return SUBHOST_OUTPUT_CLOSED;
+    if (queue->size < QUEUE_MAX) {
         append_line(queue, output->name, output->text, output->length);
         write_some(queue, output->stream);
+        return SUBHOST_OUTPUT_TAKEN;
     }
-    return queue->gone;
+    write_some(queue, output->stream);
+    if (!queue->full_since)
+        queue->full_since = now();
+    if (now() - queue->full_since >= PATIENCE) {
+        queue->dropped++;
+        return SUBHOST_OUTPUT_TAKEN;
+    }
+    /* What has been read out of the pipe is kept; little more comes for now. */
+    append_line(queue, output->name, output->text, output->length);
+    return SUBHOST_OUTPUT_FULL;
 }
 
 bool output_finish(int64_t timeout)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t deadline = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + timeout;
+    int64_t deadline = now() + timeout;
     while (output_write()) {
         struct pollfd ready[2] = {
             {.fd = queues[0].size > 0 ? STDOUT_FILENO : -1, .events = POLLOUT},
             {.fd = queues[1].size > 0 ? STDERR_FILENO : -1, .events = POLLOUT}};
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        int64_t left = deadline - now.tv_sec * INT64_C(1000000000) - now.tv_nsec;
+        int64_t left = deadline - now();
         if (left <= 0 || poll(ready, 2, (int)(left / 1000000 + 1)) == 0)
             break;
     }
