@@ -229,21 +229,10 @@ static bool end_interpreter(subhost_interp *interp)
 
 static subhost_task *next_task(subhost_interp *interp)
 {
-    subhost_task *task = NULL;
     pthread_mutex_lock(&interp->lock);
     while (!interp->queue && !interp->releasing && interp->state == INTERP_IDLE)
         subhost__cond_wait(&interp->work, &interp->lock, SUBHOST_FOREVER);
-    if (interp->queue && subhost__interp_enter(interp, INTERP_RUNNING)) {
-        task = interp->queue;
-        interp->queue = task->next;
-        if (!interp->queue)
-            interp->queue_tail = &interp->queue;
-        task->next = NULL;
-        task->started_at = subhost__now();
-        task->deadline = subhost__deadline(task->timeout);
-        interp->current = task;
-        atomic_store(&interp->running_task, task->id);
-    }
+    subhost_task *task = subhost__task_begin(interp);
     pthread_mutex_unlock(&interp->lock);
     if (task)
         NOTE(interp, "task-started", "%s", task->name);

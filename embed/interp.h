@@ -332,6 +332,9 @@ void subhost__standard_input_after_fork(void);
 
 /* task.c */
 void subhost__task_ref(subhost_task *task);
+/* The next of the queue becomes the current one, if the interpreter can run it now; else NULL.
+ * Under interp->lock. */
+subhost_task *subhost__task_begin(subhost_interp *interp);
 /* Keeps the task's name as that of the last one. */
 void subhost__task_note_name(subhost_interp *interp, const subhost_task *task);
 /* The one terminal event. False when the task had it already. Any thread. */

@@ -223,19 +223,8 @@ void subhost__process_dump(struct process *process)
 static bool send_task(struct process *process)
 {
     subhost_interp *interp = process->interp;
-    subhost_task *task = NULL;
     pthread_mutex_lock(&interp->lock);
-    if (interp->queue && subhost__interp_enter(interp, INTERP_RUNNING)) {
-        task = interp->queue;
-        interp->queue = task->next;
-        if (!interp->queue)
-            interp->queue_tail = &interp->queue;
-        task->next = NULL;
-        task->started_at = subhost__now();
-        task->deadline = subhost__deadline(task->timeout);
-        interp->current = task;
-        atomic_store(&interp->running_task, task->id);
-    }
+    subhost_task *task = subhost__task_begin(interp);
     bool last = interp->releasing && !interp->queue;
     pthread_mutex_unlock(&interp->lock);
     if (!task)

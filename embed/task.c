@@ -327,6 +327,24 @@ subhost_task *subhost__task_unpack(subhost_interp *interp, struct unpack *unpack
     return task;
 }
 
+/* ---- the start ------------------------------------------------------------------ */
+
+subhost_task *subhost__task_begin(subhost_interp *interp)
+{
+    subhost_task *task = interp->queue;
+    if (!task || !subhost__interp_enter(interp, INTERP_RUNNING))
+        return NULL;
+    interp->queue = task->next;
+    if (!interp->queue)
+        interp->queue_tail = &interp->queue;
+    task->next = NULL;
+    task->started_at = subhost__now();
+    task->deadline = subhost__deadline(task->timeout);
+    interp->current = task;
+    atomic_store(&interp->running_task, task->id);
+    return task;
+}
+
 /* ---- the terminal event --------------------------------------------------------- */
 
 void subhost__task_note_name(subhost_interp *interp, const subhost_task *task)
