@@ -1,8 +1,8 @@
 """What the main interpreter starts with instead of importlib's external half, `encodings`
 and `io`.
 
-It runs no program, and what it imports is builtin or frozen. To load the rest would take a
-quarter of the start of `subhost run -c pass`. So this stands in for it, as
+It runs no program, and what it imports is builtin or frozen. To load the rest would be a good
+part of the start of `subhost run -c pass`. So this stands in for it, as
 _frozen_importlib_external, while CPython starts (embed/boot.c). Where the rest is asked for
 after all, as by the init function of an extension module, which CPython calls in the main
 interpreter, complete() has CPython load what it would have loaded at its start."""
