@@ -105,6 +105,14 @@ static void fail_with_exception(subhost_interp *interp)
     PyErr_Clear();
 }
 
+/* 0, or -1 with an exception set. */
+static int call_prelude(subhost_interp *interp, const char *name)
+{
+    PyObject *result = subhost__prelude_call(interp, name, "()");
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
 /* The main interpreter of a forked child, prepared before the fork. */
 static bool enter_main(subhost_interp *interp)
 {
@@ -115,9 +123,7 @@ static bool enter_main(subhost_interp *interp)
     }
     PyEval_RestoreThread(tstate);
     interp->driver_tstate = tstate;
-    PyObject *result = subhost__prelude_call(interp, "become_child", "()");
-    bool ok = result != NULL;
-    Py_XDECREF(result);
+    bool ok = call_prelude(interp, "become_child") == 0;
     if (ok)
         subhost__channel_open(interp);
     else
@@ -141,7 +147,7 @@ static bool create(subhost_interp *interp)
     if (!ok)
         return false;
     ok = subhost__module_boot(interp) == 0 && subhost__boot_site() == 0 &&
-         capture_output(interp) == 0;
+         capture_output(interp) == 0 && call_prelude(interp, "settle") == 0;
     if (!ok)
         fail_with_exception(interp);
     pthread_mutex_lock(&host->lock);
@@ -165,7 +171,7 @@ static bool end_daemon_threads(subhost_interp *interp)
     bool quiet = false;
     while (!subhost__thread_close_door(interp)) {
         if (!quiet) {
-            Py_XDECREF(subhost__prelude_call(interp, "end_quietly", "()"));
+            call_prelude(interp, "end_quietly");
             PyErr_Clear();
             quiet = true;
         }
@@ -207,7 +213,9 @@ static bool end_interpreter(subhost_interp *interp)
         return false;
     PyEval_RestoreThread(interp->driver_tstate);
     subhost__cancel_reset(interp);
-    Py_XDECREF(subhost__prelude_call(interp, "forget_atexits", "()"));
+    call_prelude(interp, "forget_atexits");
+    if (!exiting)
+        call_prelude(interp, "unsettle");
     PyErr_Clear();
     subhost__channel_drain_rest(interp);
     interp->py = NULL; /* messages that are still queued see that it is over */

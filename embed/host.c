@@ -296,6 +296,7 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     while (host->interps) {
         subhost_interp *interp = host->interps;
         host->interps = interp->next;
+        subhost__interp_part(interp);
         subhost__interp_unref(interp);
     }
     subhost__children_free(host);

@@ -61,12 +61,24 @@ void subhost__interp_unref(subhost_interp *interp)
     pthread_mutex_destroy(&interp->threads_lock);
     pthread_cond_destroy(&interp->work);
     pthread_mutex_destroy(&interp->lock);
-    subhost__process_free(interp->process);
+    subhost__process_free(interp->process); /* of one that has not begun */
     subhost__capture_free(interp->capture);
     free(interp->last_task);
     free(interp->cancel.text);
     free(interp->failure);
     free(interp);
+}
+
+void subhost__interp_part(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    struct process *process = interp->process;
+    struct capture *capture = interp->capture;
+    interp->process = NULL;
+    interp->capture = NULL;
+    pthread_mutex_unlock(&interp->lock);
+    subhost__process_free(process);
+    subhost__capture_free(capture);
 }
 
 /* ---- creating ------------------------------------------------------------------- */
@@ -256,9 +268,9 @@ void subhost_interp_release(subhost_interp *interp)
     pthread_mutex_lock(&interp->lock);
     interp->releasing = true;
     pthread_cond_signal(&interp->work);
-    pthread_mutex_unlock(&interp->lock);
     if (interp->process)
         subhost__loop_wake(interp->host);
+    pthread_mutex_unlock(&interp->lock);
     subhost__interp_unref(interp);
 }
 

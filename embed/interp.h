@@ -301,6 +301,8 @@ int subhost__unboot(subhost_host *host, enum subhost_close_mode mode,
 /* interp.c */
 void subhost__interp_ref(subhost_interp *interp);
 void subhost__interp_unref(subhost_interp *interp);
+/* What the interpreter shares with its host, before that is freed; handles may live on. */
+void subhost__interp_part(subhost_interp *interp);
 /* Under interp->lock. False when the table has no such transition. */
 bool subhost__interp_enter(subhost_interp *interp, enum interp_state state);
 const char *subhost__interp_state_name(enum interp_state state);

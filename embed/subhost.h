@@ -265,7 +265,8 @@ SUBHOST_API int subhost_interp_create(subhost_host *host,
                                       subhost_interp **interp, subhost_error **err);
 
 /* Ends the interpreter after the tasks that it has got so far, as far as it still can be
- * ended, and gives the handle back. Any thread, GIL or not, does not block. */
+ * ended, and gives the handle back; also when its host is closed already. Any thread, GIL
+ * or not, does not block. */
 SUBHOST_API void subhost_interp_release(subhost_interp *interp);
 
 /* Puts a message into the interpreter's channel: `function(data)` is called once, on one

@@ -213,6 +213,27 @@ def rearm():
     _host.set_wakeup_fd(-1)
 
 
+# ---- garbage ------------------------------------------------------------------------------
+
+import gc as _gc
+
+del sys.modules["gc"]  # as under python, where the program is the first to import it
+
+
+def settle():
+    """What the start has made lives as long as the interpreter does, so collections leave it
+    out; above all those of Py_EndInterpreter(), a good part of `subhost run -c pass`. What
+    the program leaves in __main__ is collected there, so that must be made anew."""
+    _gc.freeze()
+    old = sys.modules["__main__"]
+    main = sys.modules["__main__"] = type(old)("__main__")
+    main.__dict__.update(old.__dict__)
+
+
+# Before the end of an interpreter whose process lives on: its memory is wanted back.
+unsettle = _gc.unfreeze
+
+
 # ---- fork ---------------------------------------------------------------------------------
 
 import posix

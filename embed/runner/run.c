@@ -18,6 +18,7 @@ struct run {
     const struct options *options;
     subhost_host *host;
     subhost_task **tasks;
+    subhost_interp *only; /* the one worker's */
     int running;
     int status;     /* of the first worker that failed */
     int failed;     /* workers that did not end with 0 */
@@ -184,8 +185,12 @@ static int start_worker(struct run *run, int worker, subhost_error **err)
     code = subhost_submit(interp, &program, &task_options, &run->tasks[worker], err);
     if (!code)
         run->running++;
-    /* It ends after its task; the runner needs it for nothing else. */
-    subhost_interp_release(interp);
+    /* Among several it ends after its task. The only one ends with the process, which has
+     * less to do then, and whose daemon threads run to the end, as python's. */
+    if (o->workers == 1)
+        run->only = interp;
+    else
+        subhost_interp_release(interp);
     return code;
 }
 
@@ -246,5 +251,6 @@ int run_command(const struct options *options)
         fflush(stderr); /* not all: a thread in fgets() keeps stdin's lock */
         _exit(status);
     }
+    subhost_interp_release(run.only);
     return status;
 }
