@@ -24,6 +24,7 @@
 
 #include "fd.h"
 #include "guard.h"
+#include "pids.h"
 #include "process.h"
 #include "siblings.h"
 
@@ -99,6 +100,7 @@ static void prelude(struct child_birth *birth)
 {
     subhost__guard_own_fork(false);
     subhost__guard_adopt();
+    subhost__pids_after_fork();
     subhost__siblings_detach();
     subhost__fd_forget_all();
     close_inherited(birth);

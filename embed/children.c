@@ -13,11 +13,15 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "pids.h"
 #include "process.h"
 
 #ifndef P_PIDFD
 #define P_PIDFD 3 /* waitid(2), Linux 5.4 */
 #endif
+
+/* From a program's wait that reaps a child of ours to its word (pids.h). */
+#define TELL_TIMEOUT SUBHOST_MSEC(200)
 
 struct child {
     struct source pidfd; /* first: what is ready is the child */
@@ -25,6 +29,7 @@ struct child {
     struct wire wire; /* it asks for forks, and hears of them */
     pid_t pid;
     bool ended;
+    int64_t gone_at; /* reaped, and not by us; 0: no */
     /* Who is told; both NULL: nobody any more. `id` is what they call it. */
     struct process *supervisor;
     struct child *supervisor_child;
@@ -169,17 +174,28 @@ static void answer(subhost_host *host, struct fork_request *request)
 
 /* ---- reaping -------------------------------------------------------------------- */
 
-/* As wait(2)'s; -1: a program in this process was faster. False: it has not ended. */
+/* As wait(2)'s; -1: code that goes round libc has reaped it. False: it has not ended, or who
+ * has reaped it is about to say how it did. */
 static bool wait_status(struct child *child, int *status)
 {
     siginfo_t info = {0};
-    if (waitid(P_PIDFD, (id_t)child->pidfd.fd, &info, WEXITED | WNOHANG) != 0) {
-        *status = -1;
-        return errno == ECHILD;
-    }
-    if (info.si_pid == 0)
+    bool gone = waitid(P_PIDFD, (id_t)child->pidfd.fd, &info, WEXITED | WNOHANG) != 0;
+    if (gone && errno != ECHILD)
         return false;
-    *status = info.si_code == CLD_EXITED ? (info.si_status & 0xFF) << 8 : info.si_status;
+    if (!gone && info.si_pid == 0)
+        return false;
+    if (gone && !subhost__pids_told(child->pid)) {
+        int64_t now = subhost__now();
+        if (!child->gone_at)
+            child->gone_at = now;
+        if (now < child->gone_at + TELL_TIMEOUT)
+            return false;
+    }
+    *status = -1;
+    subhost__pids_remove(child->pid, status);
+    if (!gone)
+        *status =
+            info.si_code == CLD_EXITED ? (info.si_status & 0xFF) << 8 : info.si_status;
     return true;
 }
 
@@ -207,6 +223,7 @@ static void free_child(subhost_host *host, struct child *child)
 int64_t subhost__children_tick(subhost_host *host)
 {
     struct fork_request *request;
+    int64_t again = SUBHOST_FOREVER;
     if (!host->children) {
         if (!host->forkserver)
             return SUBHOST_FOREVER;
@@ -222,6 +239,8 @@ int64_t subhost__children_tick(subhost_host *host)
         struct child *child = *at;
         int status;
         if (!child->ended || !wait_status(child, &status)) {
+            if (child->gone_at)
+                again = subhost__now() + SUBHOST_MSEC(1);
             at = &child->next;
             continue;
         }
@@ -234,7 +253,7 @@ int64_t subhost__children_tick(subhost_host *host)
         }
         free_child(host, child);
     }
-    return SUBHOST_FOREVER;
+    return again;
 }
 
 void subhost__children_forget(subhost_host *host, const struct process *process)

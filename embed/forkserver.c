@@ -26,10 +26,13 @@
 #include "fd.h"
 #include "guard.h"
 #include "module.h"
+#include "pids.h"
 #include "siblings.h"
 
 /* How long a creation under way, or the end of an interpreter, may keep a fork waiting. */
 #define CREATION_TIMEOUT SUBHOST_MSEC(30000)
+/* From a SIGKILL to the end of a child that has hardly begun. */
+#define REAP_TIMEOUT SUBHOST_MSEC(2000)
 
 struct forkserver {
     subhost_host *host;
@@ -135,16 +138,30 @@ static void fork_attached(struct forkserver *server, struct fork_request *reques
     };
     subhost__guard_own_fork(true);
     PyOS_BeforeFork();
+    subhost__pids_lock();
     pid_t pid = fork();
     if (pid == 0)
         subhost__child_main(&birth);
     int error = errno;
+    subhost__pids_unlock(
+        pid); /* where that fails, a program's wait() may be faster than ours */
     PyOS_AfterFork_Parent();
     subhost__guard_own_fork(false);
     if (pid < 0)
         refuse(request, "fork: %s", strerror(error));
     else
         request->pid = pid;
+}
+
+/* Without a descriptor for it nobody could own the child. */
+static void end_child(pid_t pid)
+{
+    int64_t deadline = subhost__now() + REAP_TIMEOUT;
+    int status;
+    kill(pid, SIGKILL);
+    while (waitpid(pid, &status, WNOHANG) == 0 && subhost__now() < deadline)
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    subhost__pids_remove(pid, &status);
 }
 
 /* The child is there and not reaped: the number is its own. */
@@ -155,9 +172,7 @@ static void open_pidfd(struct fork_request *request)
     if (request->pidfd >= 0)
         return;
     refuse(request, "pidfd_open: %s", strerror(errno));
-    kill(request->pid, SIGKILL);
-    while (waitpid(request->pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    end_child(request->pid);
 }
 
 static void fork_one(struct forkserver *server, struct fork_request *request)

@@ -45,6 +45,7 @@
 #include "fd.h"
 #include "guard.h"
 #include "interp.h"
+#include "pids.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -226,14 +227,67 @@ WRAP(int, connect, (int fd, const struct sockaddr *address, socklen_t length),
 
 /* ---- processes and files -------------------------------------------------------- */
 
-WRAP(pid_t, waitpid, (pid_t pid, int *status, int options), (pid, status, options))
-WRAP(pid_t, wait, (int *status), (status))
-WRAP(pid_t, wait3, (int *status, int options, struct rusage *usage),
-     (status, options, usage))
-WRAP(pid_t, wait4, (pid_t pid, int *status, int options, struct rusage *usage),
-     (pid, status, options, usage))
-WRAP(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options),
-     (type, id, info, options))
+/* A wait for any child passes by those that the forkserver thread has forked: the host waits
+ * for them. One for such a child itself gets its status, and so does the host (pids.h). */
+static pid_t wait_for(pid_t pid, int *status, int options, struct rusage *usage)
+{
+    int found;
+    pid_t child;
+    bool own;
+    do {
+        child = real_wait4(pid, &found, options, usage);
+        own = child > 0 &&
+              (WIFEXITED(found) || WIFSIGNALED(found) ? subhost__pids_reaped(child, found)
+                                                      : subhost__pids_have(child));
+    } while (own && pid <= 0);
+    if (child > 0 && status)
+        *status = found;
+    return child;
+}
+
+static int wait_for_id(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+    siginfo_t found = {0};
+    bool any = type == P_ALL || type == P_PGID;
+    for (;;) {
+        found.si_pid = 0;
+        int result = real_waitid(type, id, &found, options);
+        pid_t child = result == 0 ? found.si_pid : 0;
+        bool ended =
+            child && (found.si_code == CLD_EXITED || found.si_code == CLD_KILLED ||
+                      found.si_code == CLD_DUMPED);
+        bool own = child && subhost__pids_have(child);
+        if (own && ended && (any || !(options & WNOWAIT))) {
+            if (options & WNOWAIT) /* only looked at: it would be found again */
+                real_wait4(child, NULL, WNOHANG, NULL);
+            int status = found.si_code == CLD_EXITED ? (found.si_status & 0xFF) << 8
+                                                     : found.si_status;
+            subhost__pids_reaped(child, status);
+        }
+        if (own && any && (ended || !(options & WNOWAIT)))
+            continue;
+        if (result == 0 && info)
+            *info = found;
+        return result;
+    }
+}
+
+/* wait() and its kin are all wait4(). */
+#define WRAP_WAIT(type, name, params, call)                                              \
+    EXPORT type name params                                                              \
+    {                                                                                    \
+        REAL(name)                                                                       \
+        INTERRUPTIBLE(type, call, END_WITH_ERRNO)                                        \
+    }
+WRAP_WAIT(pid_t, waitpid, (pid_t pid, int *status, int options),
+          wait_for(pid, status, options, NULL))
+WRAP_WAIT(pid_t, wait, (int *status), wait_for(-1, status, 0, NULL))
+WRAP_WAIT(pid_t, wait3, (int *status, int options, struct rusage *usage),
+          wait_for(-1, status, options, usage))
+WRAP_WAIT(pid_t, wait4, (pid_t pid, int *status, int options, struct rusage *usage),
+          wait_for(pid, status, options, usage))
+WRAP_WAIT(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options),
+          wait_for_id(type, id, info, options))
 WRAP(int, flock, (int fd, int operation), (fd, operation))
 WRAP(int, lockf64, (int fd, int operation, off64_t length), (fd, operation, length))
 WRAP(int, tcdrain, (int fd), (fd))
