@@ -107,6 +107,7 @@ void subhost__cancel_reset(subhost_interp *interp)
         self->shield_withheld = false;
     }
     pthread_mutex_lock(&interp->lock);
+    cancel->serial++;
     free(cancel->text);
     cancel->text = NULL;
     atomic_store(&cancel->requested, false);
@@ -188,8 +189,12 @@ static PyObject *select_threads(subhost_interp *interp, PyObject *idents,
     return selected;
 }
 
-static void raise_in_all(subhost_interp *interp, PyObject *idents)
+/* `serial`: the cancel that they were chosen for. That was Python code, in which the task may
+ * have ended and the next one begun. */
+static void raise_in_all(subhost_interp *interp, PyObject *idents, unsigned serial)
 {
+    if (interp->cancel.serial != serial)
+        return;
     for (Py_ssize_t i = 0; idents && i < PyList_GET_SIZE(idents); i++) {
         unsigned long ident = PyLong_AsUnsignedLong(PyList_GET_ITEM(idents, i));
         subhost__raise_in(interp, subhost__thread_find(interp, ident), NULL);
@@ -199,6 +204,7 @@ static void raise_in_all(subhost_interp *interp, PyObject *idents)
 static void raise_round(subhost_interp *interp)
 {
     bool insist = atomic_load(&interp->cancel.insist);
+    unsigned serial = interp->cancel.serial;
     PyObject *idents = thread_idents(interp);
     PyObject *selected =
         idents ? select_threads(interp, idents, not_reached, insist) : NULL;
@@ -207,7 +213,7 @@ static void raise_round(subhost_interp *interp)
     if (busy && PyList_Check(busy) && PyList_GET_SIZE(busy) > 0)
         NOTE(interp, "cancel-rung-2", "raising in %zd threads, %s", PyList_GET_SIZE(busy),
              atomic_load(&interp->cancel.scope) == CANCEL_ALL ? "all" : "main first");
-    raise_in_all(interp, busy);
+    raise_in_all(interp, busy, serial);
     Py_XDECREF(busy);
     Py_XDECREF(selected);
     Py_XDECREF(idents);
@@ -217,12 +223,13 @@ static void raise_round(subhost_interp *interp)
 static void probe_round(subhost_interp *interp)
 {
     bool insist = atomic_load(&interp->cancel.insist);
+    unsigned serial = interp->cancel.serial;
     PyObject *idents = thread_idents(interp);
     PyObject *selected = idents ? select_threads(interp, idents, reached, insist) : NULL;
     if (selected && PyList_GET_SIZE(selected) > 0) {
         PyObject *swallowers =
             subhost__prelude_call(interp, "swallowers", "(Oi)", selected, (int)insist);
-        raise_in_all(interp, swallowers);
+        raise_in_all(interp, swallowers, serial);
         Py_XDECREF(swallowers);
     }
     Py_XDECREF(selected);
@@ -233,11 +240,17 @@ static void probe_round(subhost_interp *interp)
 static void begin(subhost_interp *interp)
 {
     struct cancel *cancel = &interp->cancel;
+    unsigned serial = cancel->serial;
     cancel->begin_started = true;
     NOTE(interp, "cancel-rung-1", "on_cancel callbacks, event loops");
     /* The idents of the threads whose event loop now cancels its main task. */
     PyObject *told = subhost__prelude_run(interp, "begin_cancel", "(i)",
                                           cancel->reason == SUBHOST_BY_SIGINT);
+    if (cancel->serial != serial) { /* its task ended meanwhile */
+        Py_XDECREF(told);
+        PyErr_Clear();
+        return;
+    }
     bool held = told && PyList_Check(told) && PyList_GET_SIZE(told) > 0;
     for (Py_ssize_t i = 0; held && i < PyList_GET_SIZE(told); i++) {
         unsigned long ident = PyLong_AsUnsignedLong(PyList_GET_ITEM(told, i));
@@ -260,14 +273,19 @@ void subhost__cancel_service(subhost_interp *interp)
     struct cancel *cancel = &interp->cancel;
     if (!atomic_load(&cancel->requested) || !interp->module)
         return;
+    unsigned serial = cancel->serial;
     if (!cancel->begin_started)
         begin(interp);
+    if (cancel->serial != serial)
+        return;
     unsigned wanted = atomic_load(&cancel->raise_round);
     if (wanted != atomic_load(&cancel->raise_done)) {
         atomic_store(&cancel->raise_done, wanted);
         raise_round(interp);
         subhost__loop_wake(interp->host); /* threads that are blocked need a kick now */
     }
+    if (cancel->serial != serial)
+        return;
     wanted = atomic_load(&cancel->probe_round);
     if (wanted != atomic_load(&cancel->probe_done)) {
         atomic_store(&cancel->probe_done, wanted);

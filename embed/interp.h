@@ -85,6 +85,7 @@ struct cancel {
     atomic_bool insist;      /* raise even in a thread that is cleaning up */
     atomic_uint raise_done, probe_done; /* the rounds carried out */
     bool begin_started;                 /* with the GIL held */
+    unsigned serial;                    /* of the task it is for; with the GIL held */
     /* Of the main loop alone. */
     int64_t next_probe_at, probe_interval;
     int64_t next_round_at, round_interval;

@@ -309,6 +309,8 @@ def begin_cancel(by_sigint):
         except Exception:
             sys.excepthook(*sys.exc_info())
     told = []
+    if not _host.cancel_requested():
+        return told  # the task ended meanwhile
     for ident, frame in list(_host.current_frames().items()):
         while frame is not None:
             if _cancel_loop(frame, by_sigint):
