@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "interp.h"
@@ -19,6 +20,8 @@
 #include <marshal.h> /* after Python.h */
 
 #define STATUS_FLUSH_FAILED 120 /* Py_RunMain(3): the exit status of a failed flush */
+/* How long a program that has returned waits for another thread to have begun its cancel. */
+#define BEGIN_TIMEOUT SUBHOST_MSEC(50)
 
 /* ---- sys.argv, sys.path[0], __main__ -------------------------------------------- */
 
@@ -581,16 +584,41 @@ static void widen_cancel(subhost_interp *interp)
     PyErr_Clear();
 }
 
-/* A signal that came before the program's end and that no thread has looked at yet: as under
- * python, the program does not get away with it. -1: its exception is set. */
+/* For another thread that is at rung 1 at this moment: what it tells an event loop may be what
+ * the program has ended of. GIL held. */
+static void await_begin(const struct cancel *cancel)
+{
+    int64_t deadline = subhost__now() + BEGIN_TIMEOUT;
+    while (cancel->begin_started && !atomic_load(&cancel->begun) &&
+           subhost__now() < deadline) {
+        Py_BEGIN_ALLOW_THREADS nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        Py_END_ALLOW_THREADS
+    }
+}
+
+/* The program has returned although its cancel was asked for, and had no part in it:
+ *
+ *   - a signal came just before, and no thread has looked at it yet; as under python, the
+ *     program does not get away with it;
+ *   - the event loop that was told ran in another thread, which the main thread has joined.
+ *
+ * -1: its exception is set. */
 static int came_too_late(subhost_interp *interp)
 {
     struct cancel *cancel = &interp->cancel;
-    if (!atomic_load(&cancel->requested) || atomic_load(&cancel->begun) ||
-        (cancel->reason != SUBHOST_BY_SIGINT && cancel->reason != SUBHOST_BY_SIGTERM))
+    struct thread *self = subhost__thread_self();
+    if (!atomic_load(&cancel->requested) || !self)
         return 0;
-    subhost__cancel_service(interp);
-    return subhost__raise_now(interp, subhost__thread_self());
+    await_begin(cancel);
+    if (!atomic_load(&cancel->begun)) {
+        if (cancel->reason != SUBHOST_BY_SIGINT && cancel->reason != SUBHOST_BY_SIGTERM)
+            return 0;
+        subhost__cancel_service(interp);
+    } else if (atomic_load(&cancel->held_by_loop) && !self->runs_loop &&
+               self->raised == 0) {
+        subhost__raise_in(interp, self, NULL);
+    }
+    return subhost__raise_now(interp, self);
 }
 
 void subhost__program_run(subhost_interp *interp, subhost_task *task,
