@@ -25,6 +25,7 @@
 #include "fd.h"
 #include "guard.h"
 #include "pids.h"
+#include "policing.h"
 #include "process.h"
 #include "siblings.h"
 
@@ -261,7 +262,7 @@ static void become_orphan(subhost_host *host, struct child_wires *up)
         up->done = true; /* idle: it was released */
         return;
     }
-    switch (host->options.orphan) {
+    switch (subhost__policing_orphan(up->task->policy)) {
     case SUBHOST_ORPHAN_DETACH:
         break;
     case SUBHOST_ORPHAN_KILL:

@@ -117,6 +117,8 @@ struct subhost_interp {
     subhost_host *host;
     subhost_interp *next; /* host->interps, host->lock */
     atomic_int refs;
+    subhost_policy
+        *policy;     /* a reference; NULL: nothing given. Fixed, but in a child: lock */
     unsigned serial; /* 1, 2, 3 ... in this host */
     int worker;
     enum subhost_gil gil;
@@ -200,6 +202,7 @@ struct subhost_task {
     subhost_task *parent;    /* a reference, NULL: none, or in another process */
     struct nursery *nursery; /* a reference, NULL: none */
     int64_t timeout, grace;
+    subhost_policy *policy; /* a reference; NULL: nothing given */
     bool fresh;
     void (*on_end)(subhost_task *task, void *data);
     void *on_end_data;
@@ -231,6 +234,7 @@ struct subhost_host {
     pid_t pid;
     PyThreadState *main_tstate;
     subhost_options options;
+    subhost_policy *policy; /* NULL: nothing given */
     char *executable;
     char doorbell_name[128];
     bool interruptible;
