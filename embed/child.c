@@ -179,8 +179,10 @@ static void on_run(struct child_wires *up, const struct frame *frame)
     options.on_end_data = up;
     subhost_task *task =
         up->task ? NULL : subhost__task_unpack(up->interp, &unpack, &options, &up->last);
-    if (task)
+    if (task) {
         task->id = (unsigned)frame->id; /* its number in the tree */
+        subhost__policing_confine(task->policy);
+    }
     if (task && subhost__task_enqueue(task, NULL) == 0) {
         up->task = task;
         up->told_failing = false;

@@ -279,6 +279,7 @@ static bool run_task(subhost_interp *interp, subhost_task *task)
     pthread_mutex_unlock(&interp->host->lock);
 
     PyEval_RestoreThread(interp->driver_tstate);
+    subhost__policing_begin(interp, task);
     subhost__program_run(interp, task, &outcome, &detail);
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_IDLE);
@@ -314,6 +315,22 @@ static bool renew(subhost_interp *interp)
     return create(interp) && set_state(interp, INTERP_IDLE);
 }
 
+/* It has run as many tasks as its policy lets one interpreter run. */
+static bool is_used_up(const subhost_interp *interp)
+{
+    int64_t most = subhost__policy_number(interp->policy, POLICY_INTERPRETER_REUSE);
+    return most > 0 && interp->programs_run >= (uint64_t)most;
+}
+
+/* Something waits, or may still come. */
+static bool has_work(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool has = interp->queue || !interp->releasing;
+    pthread_mutex_unlock(&interp->lock);
+    return has;
+}
+
 static void drive(subhost_interp *interp)
 {
     if (!create(interp)) {
@@ -332,6 +349,7 @@ static void drive(subhost_interp *interp)
     while ((task = next_task(interp))) {
         bool fresh = task->fresh;
         bool ours = run_task(interp, task);
+        fresh = (fresh || is_used_up(interp)) && has_work(interp);
         subhost_task_release(task);
         if (!ours)
             return; /* abandoned, and back after all: nobody waits for it any more */

@@ -362,6 +362,21 @@ int subhost__forkserver_submit(subhost_host *host, struct fork_request *request)
     return 0;
 }
 
+unsigned subhost__forkserver_pending(subhost_host *host)
+{
+    struct forkserver *server = host->forkserver;
+    if (!server)
+        return 0;
+    pthread_mutex_lock(&server->lock);
+    unsigned count = server->current != NULL;
+    for (struct fork_request *r = server->asked; r; r = r->next)
+        count++;
+    for (struct fork_request *r = server->done; r; r = r->next)
+        count++;
+    pthread_mutex_unlock(&server->lock);
+    return count;
+}
+
 struct fork_request *subhost__forkserver_take(subhost_host *host)
 {
     struct forkserver *server = host->forkserver;

@@ -91,6 +91,8 @@ static int open_parts(subhost_host *host, subhost_error **err)
         code = subhost__loop_open(host, err);
     if (!code && host->options.trail)
         code = subhost__trail_open(host->options.trail, wake, host, &host->trail, err);
+    subhost__trail_only(host->trail,
+                        subhost__policy_text(host->policy, POLICY_AUDIT_EVENTS));
     if (!code)
         code = subhost__boot(host, err);
     if (!code)

@@ -249,6 +249,12 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
         return subhost__fail(err, SUBHOST_ESTATE,
                              "subhost_interp_create: the host is closing");
     }
+    code = subhost__policing_room(host, interp, err);
+    if (code) {
+        pthread_mutex_unlock(&host->lock);
+        subhost__interp_unref(interp);
+        return code;
+    }
     interp->serial = ++host->next_serial;
     if (o.name)
         snprintf(interp->name, sizeof interp->name, "%s", o.name);
@@ -338,9 +344,7 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
         NOTE(interp, "abandoned", "rung 4: %s; threads %s",
              task ? "its task could not be interrupted" : "it could not be ended",
              interp->gil == SUBHOST_GIL_OWN ? "at idle priority" : "share the main GIL");
-        pthread_mutex_lock(&interp->host->lock);
-        interp->host->stats.interpreters_abandoned++;
-        pthread_mutex_unlock(&interp->host->lock);
+        subhost__policing_abandoned(interp->host);
         /* Whoever holds a shared GIL while it has no CPU share keeps it from everybody.
          */
         if (interp->gil == SUBHOST_GIL_OWN)

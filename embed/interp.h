@@ -73,6 +73,7 @@ struct cancel {
     char *text; /* owned; NULL: the reason's own words */
     int64_t requested_at;
     int64_t grace;
+    int rungs; /* 1: only ask, 2: raise once, 3: raise again (cancel.rungs) */
     /* Progress, set with the interpreter's GIL held, read by the main loop. */
     atomic_bool begun;            /* rung 1 ran */
     atomic_bool over_loops;       /* raise in threads that run an event loop as well */
@@ -235,6 +236,7 @@ struct subhost_host {
     PyThreadState *main_tstate;
     subhost_options options;
     subhost_policy *policy; /* NULL: nothing given */
+    atomic_bool recycle_wanted;
     char *executable;
     char doorbell_name[128];
     bool interruptible;

@@ -11,9 +11,14 @@
 #define _GNU_SOURCE
 #include "policing.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "module.h"
 
 /* Some policy of this process has something given: else no event is looked at. */
 static atomic_bool in_use;
@@ -351,4 +356,144 @@ int subhost__policing_event(const char *event, PyObject *args)
     int result = check_event(policy, event, args);
     subhost_policy_free(policy);
     return result;
+}
+
+int subhost__policing_check(enum policy_key key, PyObject *type, const char *what)
+{
+    subhost_policy *policy = subhost__policing_current();
+    bool allowed = !policy || subhost__policy_number(policy, key);
+    int result = allowed ? 0 : subhost__policing_refuse(policy, key, type, what);
+    subhost_policy_free(policy);
+    return result;
+}
+
+/* ---- before a task ------------------------------------------------------------------- */
+
+void subhost__policing_begin(subhost_interp *interp, const subhost_task *task)
+{
+    const subhost_policy *policy = task->policy;
+    bool no_exec = !subhost__policy_number(policy, POLICY_EXEC_ALLOW);
+    bool confined =
+        interp->is_main && subhost__policy_value(policy, POLICY_FORK_PASS)->given;
+    if (!no_exec && !confined)
+        return;
+    PyObject *done = subhost__prelude_call(
+        interp, "confine", "(iz)", (int)no_exec,
+        confined ? subhost__policy_text(policy, POLICY_FORK_PASS) : NULL);
+    Py_XDECREF(done);
+    PyErr_Clear();
+}
+
+static void limit(int resource, rlim_t soft, rlim_t hard)
+{
+    struct rlimit now;
+    if (getrlimit(resource, &now) != 0)
+        return;
+    now.rlim_max = hard < now.rlim_max ? hard : now.rlim_max;
+    now.rlim_cur = soft < now.rlim_max ? soft : now.rlim_max;
+    setrlimit(resource, &now);
+}
+
+/* What RLIMIT_DATA counts, as far as it is in use already; 0: not known. */
+static rlim_t data_in_use(void)
+{
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%*u %*u %*u %*u %*u %llu", &pages) != 1)
+        pages = 0;
+    fclose(file);
+    return (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
+}
+
+void subhost__policing_confine(const subhost_policy *policy)
+{
+    int64_t memory = subhost__policy_number(policy, POLICY_LIMITS_MEMORY);
+    int64_t cpu = subhost__policy_number(policy, POLICY_LIMITS_CPU);
+    int64_t files = subhost__policy_number(policy, POLICY_LIMITS_OPEN_FILES);
+    if (cpu > 0) {
+        /* In whole seconds, at least one; a program that handles SIGXCPU has one more. */
+        rlim_t seconds = (rlim_t)((cpu + SUBHOST_MSEC(1000) - 1) / SUBHOST_MSEC(1000));
+        limit(RLIMIT_CPU, seconds, seconds + 1);
+    }
+    if (files > 0)
+        limit(RLIMIT_NOFILE, (rlim_t)files, (rlim_t)files);
+    if (!subhost__policy_lists(policy, POLICY_FORK_PASS, "stdin")) {
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (fd >= 0)
+            dup2(fd, STDIN_FILENO);
+        if (fd > STDIN_FILENO)
+            close(fd);
+    }
+    if (memory > 0)
+        limit(RLIMIT_DATA, data_in_use() + (rlim_t)memory,
+              data_in_use() + (rlim_t)memory);
+}
+
+/* ---- enough is enough ---------------------------------------------------------------- */
+
+int subhost__policing_room(subhost_host *host, const subhost_interp *interp,
+                           subhost_error **err)
+{
+    const subhost_policy *policy = host->policy;
+    int64_t most = subhost__policy_number(policy, POLICY_LIMITS_INTERPRETERS), alive = 0;
+    int64_t abandoned = subhost__policy_number(policy, POLICY_QUARANTINE_LIMIT);
+    if (abandoned > 0 && host->stats.interpreters_abandoned >= (uint64_t)abandoned &&
+        is_word(policy, POLICY_QUARANTINE_ACTION, "refuse"))
+        return subhost__fail(err, SUBHOST_EQUARANTINED,
+                             "%llu interpreters were abandoned, and no more are created "
+                             "(quarantine.limit = %lld, from %s)",
+                             (unsigned long long)host->stats.interpreters_abandoned,
+                             (long long)abandoned,
+                             subhost__policy_origin(policy, POLICY_QUARANTINE_LIMIT));
+    if (most == 0 || interp->isolation == SUBHOST_ISOLATION_PROCESS)
+        return 0;
+    for (subhost_interp *i = host->interps; i; i = i->next) {
+        enum interp_state state = atomic_load(&i->state);
+        alive += !i->process && state != INTERP_ENDED && state != INTERP_FAILED;
+    }
+    if (alive < most)
+        return 0;
+    return subhost__fail(err, SUBHOST_EFORBIDDEN,
+                         "%lld interpreters are alive, which is all that the policy '%s' "
+                         "allows (limits.interpreters = %lld, from %s)",
+                         (long long)alive, subhost__policy_name(policy), (long long)most,
+                         subhost__policy_origin(policy, POLICY_LIMITS_INTERPRETERS));
+}
+
+void subhost__policing_abandoned(subhost_host *host)
+{
+    const subhost_policy *policy = host->policy;
+    int64_t most = subhost__policy_number(policy, POLICY_QUARANTINE_LIMIT);
+    pthread_mutex_lock(&host->lock);
+    uint64_t abandoned = ++host->stats.interpreters_abandoned;
+    bool wanted = most > 0 && abandoned >= (uint64_t)most &&
+                  is_word(policy, POLICY_QUARANTINE_ACTION, "recycle");
+    bool first = wanted && !atomic_exchange(&host->recycle_wanted, true);
+    pthread_mutex_unlock(&host->lock);
+    if (first)
+        subhost__trail_note(host->trail, "recycle-wanted", 0, 0,
+                            "%llu interpreters were abandoned (quarantine.limit = %lld)",
+                            (unsigned long long)abandoned, (long long)most);
+}
+
+int subhost_recycle_wanted(const subhost_host *host)
+{
+    return atomic_load(&host->recycle_wanted);
+}
+
+bool subhost__policing_child_allowed(subhost_host *host, unsigned alive, char *why,
+                                     size_t size)
+{
+    const subhost_policy *policy = host->policy;
+    int64_t most = subhost__policy_number(policy, POLICY_LIMITS_CHILDREN);
+    if (most == 0 || alive < (uint64_t)most)
+        return true;
+    snprintf(why, size,
+             "%u processes are alive, which is all that the policy '%s' allows "
+             "(limits.children = %lld, from %s)",
+             alive, subhost__policy_name(policy), (long long)most,
+             subhost__policy_origin(policy, POLICY_LIMITS_CHILDREN));
+    return false;
 }

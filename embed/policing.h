@@ -40,6 +40,23 @@ void subhost__policing_child(subhost_interp *interp, subhost_policy *policy);
 /* The policy that holds for the calling thread; a reference, which may be NULL. */
 subhost_policy *subhost__policing_current(void);
 
+/* Before a task runs: what the audit hook does not see, or CPython does not do. Driver, GIL
+ * held. */
+void subhost__policing_begin(subhost_interp *interp, const subhost_task *task);
+/* In a forked child, before its task: limits, standard input. Main thread. */
+void subhost__policing_confine(const subhost_policy *policy);
+
+/* Refuses one more interpreter, when there are enough. Under host->lock. */
+int subhost__policing_room(subhost_host *host, const subhost_interp *interp,
+                           subhost_error **err);
+/* One more was abandoned. Any thread. */
+void subhost__policing_abandoned(subhost_host *host);
+/* In the root: whether one process more may live beside `alive`; else `why` says it. */
+bool subhost__policing_child_allowed(subhost_host *host, unsigned alive, char *why,
+                                     size_t size);
+
+/* 0, or -1 with an exception set when the calling thread's policy says no to that key. */
+int subhost__policing_check(enum policy_key key, PyObject *type, const char *what);
 /* fence.c: -1 with an exception set when the event is forbidden, else 0. GIL held. */
 int subhost__policing_event(const char *event, PyObject *args);
 /* Sets the exception for what `key` forbids, notes it in the trail; -1. GIL held. */

@@ -288,6 +288,10 @@ typedef struct subhost_stats {
 /* Copies the counters. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_get_stats(subhost_host *host, subhost_stats *stats);
 
+/* Non-zero when quarantine.limit is reached and quarantine.action is "recycle": whoever runs
+ * the host should replace its process soon. Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_recycle_wanted(const subhost_host *host);
+
 /* Writes the Python stacks of all threads of all interpreters to `fd` without stopping
  * them; a thread that does not reach a safe point within 100 ms is reported from /proc
  * instead. Main thread, no GIL, blocks up to 200 ms. */

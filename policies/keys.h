@@ -48,10 +48,6 @@
       "threads beside the main one")                                                     \
     X(THREADS_DAEMON, "threads.daemon", BOOL, "true", "", FALSE, TASK,                   \
       "threads that are not waited for")                                                 \
-    X(IMPORTS_UNSUPPORTED, "imports.unsupported", CHOICE, "refuse",                      \
-      "shared|process|refuse", LATER, INTERP,                                            \
-      "a task that needs a module without support for its own GIL: it ends; or begins "  \
-      "anew with the shared GIL, or in a process")                                       \
     X(SIGNALS_TAKE, "signals.take", BOOL, "true", "", FREE, HOST,                        \
       "SIGINT and SIGTERM cancel what runs (subhost run)")                               \
     X(SIGNALS_HANDLERS, "signals.handlers", BOOL, "true", "", FALSE, TASK,               \

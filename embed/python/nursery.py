@@ -412,12 +412,13 @@ def _prepare(preparation):
     sys.path[:] = preparation["path"]
     sys.argv[:] = preparation["argv"]
     _main = preparation["main"]
+    passes = _prelude["passes"]
     if "environ" in preparation:
         import os
 
-        if os.getcwdb() != preparation["cwd"]:
+        if os.getcwdb() != preparation["cwd"] and (passes is None or "cwd" in passes):
             os.chdir(preparation["cwd"])
-        wanted = preparation["environ"]
+        wanted = preparation["environ"] if passes is None or "environ" in passes else {}
         if os.environ._data != wanted:
             for key in os.environ._data.keys() - wanted.keys():
                 del os.environb[key]

@@ -25,6 +25,7 @@ struct run {
     int running;
     int status;     /* of the first worker that failed */
     int failed;     /* workers that did not end with 0 */
+    bool recycle;   /* it was said that the process should be replaced */
     bool abandoned; /* a thread is still in there: no orderly exit of the process */
 };
 
@@ -72,6 +73,11 @@ static void on_end(subhost_task *task, void *data)
                 "subhost: %s could not be interrupted within the grace period and was "
                 "abandoned\n",
                 subhost_task_name(task));
+    }
+    if (!run->recycle && subhost_recycle_wanted(run->host)) {
+        run->recycle = true;
+        fprintf(stderr, "subhost: quarantine.limit is reached: this process should be "
+                        "replaced\n");
     }
     int status = outcome.status;
     if (status && run->failed++ == 0)
