@@ -283,7 +283,7 @@ static subhost_policy *wanted_policy(const struct call *call)
             subhost_policy_free(policy);
             return NULL;
         }
-        code = subhost_policy_set(policy, text, "the task's policy", &err);
+        code = subhost__policy_set_below_host(policy, text, "the task's policy", &err);
     }
     if (!code)
         return policy;

@@ -248,7 +248,8 @@ int subhost__policy_narrow(const subhost_policy *base, const subhost_policy *ove
                            subhost_error **err)
 {
     subhost_policy *policy = subhost__policy_copy(base);
-    if (policy && over) {
+    /* Single keys have no name of their own: the policy is still the one that it was. */
+    if (policy && over && strcmp(over->name, "default") != 0) {
         char *name = strdup(over->name);
         free(policy->name);
         policy->name = name;
@@ -273,6 +274,18 @@ int subhost__policy_narrow(const subhost_policy *base, const subhost_policy *ove
     }
     *result = policy;
     return 0;
+}
+
+int subhost__policy_set_below_host(subhost_policy *policy, const char *assignment,
+                                   const char *origin, subhost_error **err)
+{
+    char name[80], problem[160];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(assignment, "="), assignment);
+    int key = subhost__policy_find(name, problem, sizeof problem);
+    if (key >= 0 && subhost__policy_rows[key].scope == SCOPE_HOST)
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "%s is the host's and cannot be set for a task", name);
+    return subhost_policy_set(policy, assignment, origin, err);
 }
 
 /* ---- the public view -------------------------------------------------------------- */

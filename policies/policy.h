@@ -104,6 +104,9 @@ bool subhost__policy_lists(const subhost_policy *policy, enum policy_key key,
 const char *subhost__policy_name(const subhost_policy *policy);
 const char *subhost__policy_origin(const subhost_policy *policy, enum policy_key key);
 
+/* subhost_policy_set(), but not for keys of the host. */
+int subhost__policy_set_below_host(subhost_policy *policy, const char *assignment,
+                                   const char *origin, subhost_error **err);
 /* `base` with what is given in `over`, but for keys of the host. NULL: no memory. */
 subhost_policy *subhost__policy_overlay(const subhost_policy *base,
                                         const subhost_policy *over);
