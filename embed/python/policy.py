@@ -69,7 +69,7 @@ def _load(text, problems, again):
         try:
             return tomllib.loads(text)
         except RecursionError:
-            problems.append((0, "", "nested too deeply"))
+            problems.append((1, "", "nested too deeply"))
             return None
         except tomllib.TOMLDecodeError as error:
             message, line = _place(error, text)
