@@ -40,7 +40,8 @@ struct trail {
     pthread_mutex_t lock;
     size_t first, count; /* in `events`, under lock */
     unsigned long long lost, lost_said;
-    int write_error; /* the first one; writing ends with it */
+    const char *only; /* the names of the events to note, "": all */
+    int write_error;  /* the first one; writing ends with it */
     struct event events[RING_EVENTS];
 };
 
@@ -58,15 +59,32 @@ int subhost__trail_open(const char *path, void (*wake)(void *data), void *data,
     }
     trail->wake = wake;
     trail->wake_data = data;
+    trail->only = "";
     pthread_mutex_init(&trail->lock, NULL);
     *result = trail;
     return 0;
 }
 
+void subhost__trail_only(struct trail *trail, const char *names)
+{
+    if (trail)
+        trail->only = names;
+}
+
+static bool is_wanted(const char *names, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = names; *at; at += strcspn(at, ","), at += *at == ',') {
+        if (strcspn(at, ",") == length && memcmp(at, name, length) == 0)
+            return true;
+    }
+    return !*names;
+}
+
 void subhost__trail_note(struct trail *trail, const char *name, unsigned interp,
                          unsigned task, const char *format, ...)
 {
-    if (!trail)
+    if (!trail || !is_wanted(trail->only, name))
         return;
     struct event event = {.name = name, .interp = interp, .task = task};
     clock_gettime(CLOCK_MONOTONIC, &event.monotonic);

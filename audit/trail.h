@@ -20,6 +20,9 @@ int subhost__trail_open(const char *path, void (*wake)(void *data), void *data,
 void subhost__trail_note(struct trail *trail, const char *name, unsigned interp,
                          unsigned task, const char *format, ...) SUBHOST_PRINTF(5, 6);
 
+/* Only events with these names (with commas between them; owned by the caller, as long as the
+ * trail) are noted; "": all. Before there are other threads. */
+void subhost__trail_only(struct trail *trail, const char *names);
 /* Writes what has been noted. Main thread. */
 void subhost__trail_write(struct trail *trail);
 /* Adds whole lines that came from a forked child. Main thread. */

@@ -15,6 +15,7 @@
 
 #include "interp.h"
 #include "module.h"
+#include "policing.h"
 
 /* A program that asyncio or trio runs keeps the whole grace period to end in the loop's
  * own way; then Cancelled is raised over it, and this long later it is abandoned. */
@@ -65,6 +66,7 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
         cancel->text = text && *text ? strdup(text) : NULL;
         cancel->requested_at = subhost__now();
         cancel->grace = task->grace;
+        cancel->rungs = (int)subhost__policy_number(task->policy, POLICY_CANCEL_RUNGS);
         atomic_store(&cancel->scope,
                      reason == SUBHOST_BY_SIGINT ? CANCEL_DRIVER_FIRST : CANCEL_ALL);
         atomic_store(&cancel->requested, true);
@@ -263,7 +265,7 @@ static void begin(subhost_interp *interp)
     atomic_store(&cancel->held_by_loop, held);
     if (held)
         NOTE(interp, "cancel-held", "an event loop cancels its main task");
-    if (atomic_load(&cancel->raise_round) == 0)
+    if (atomic_load(&cancel->raise_round) == 0 && cancel->rungs > 1)
         atomic_store(&cancel->raise_round, 1);
     atomic_store(&cancel->begun, true);
 }
@@ -360,6 +362,8 @@ static int64_t climb(subhost_interp *interp, int64_t now)
     int64_t end = grace + (atomic_load(&cancel->held_by_loop) ? LOOP_LAST_CHANCE : 0);
     if (age >= end)
         return 0;
+    if (cancel->rungs < 2)
+        return cancel->requested_at + end;
     /* Rung 2, where it was held back: a callback that hangs, a loop that did not end. */
     if (atomic_load(&cancel->raise_round) == 0 && age >= grace / 4)
         order(interp, &cancel->raise_round);
@@ -399,7 +403,7 @@ static int64_t climb(subhost_interp *interp, int64_t now)
     /* Rung 3. A program that caught its KeyboardInterrupt has the right to tidy up, so a
      * signal's second one comes late. In a thread that is still handling the first one
      * (except, finally, __exit__) it comes at half and at three quarters of the grace. */
-    if (atomic_load(&cancel->raise_round) > 0) {
+    if (atomic_load(&cancel->raise_round) > 0 && cancel->rungs > 2) {
         bool by_signal =
             cancel->reason == SUBHOST_BY_SIGINT || cancel->reason == SUBHOST_BY_SIGTERM;
         if (!cancel->next_probe_at) {

@@ -25,6 +25,7 @@
 #include "fd.h"
 #include "guard.h"
 #include "pids.h"
+#include "policing.h"
 #include "process.h"
 #include "siblings.h"
 
@@ -178,8 +179,10 @@ static void on_run(struct child_wires *up, const struct frame *frame)
     options.on_end_data = up;
     subhost_task *task =
         up->task ? NULL : subhost__task_unpack(up->interp, &unpack, &options, &up->last);
-    if (task)
+    if (task) {
         task->id = (unsigned)frame->id; /* its number in the tree */
+        subhost__policing_confine(task->policy);
+    }
     if (task && subhost__task_enqueue(task, NULL) == 0) {
         up->task = task;
         up->told_failing = false;
@@ -261,7 +264,7 @@ static void become_orphan(subhost_host *host, struct child_wires *up)
         up->done = true; /* idle: it was released */
         return;
     }
-    switch (host->options.orphan) {
+    switch (subhost__policing_orphan(up->task->policy)) {
     case SUBHOST_ORPHAN_DETACH:
         break;
     case SUBHOST_ORPHAN_KILL:

@@ -14,6 +14,7 @@
 
 #include "fd.h"
 #include "pids.h"
+#include "policing.h"
 #include "process.h"
 
 #ifndef P_PIDFD
@@ -46,6 +47,15 @@ static void child_ended(struct source *source, uint32_t events)
     ((struct child *)source)->ended = true;
 }
 
+bool subhost__children_room(subhost_host *host, char *why, size_t size)
+{
+    unsigned alive = subhost__forkserver_pending(host);
+    struct children *children = host->children;
+    for (const struct child *c = children ? children->first : NULL; c; c = c->next)
+        alive++;
+    return subhost__policing_child_allowed(host, alive, why, size);
+}
+
 /* ---- asking --------------------------------------------------------------------- */
 
 static void refuse_fork(struct child *child, uint64_t id, const char *why)
@@ -60,6 +70,13 @@ static void refuse_fork(struct child *child, uint64_t id, const char *why)
 static void on_fork(subhost_host *host, struct child *child, struct frame *frame)
 {
     struct unpack unpack = {.data = frame->data, .size = frame->size};
+    char why[240];
+    if (!subhost__children_room(host, why, sizeof why)) {
+        for (unsigned i = 0; i < frame->n_fds; i++)
+            subhost__fd_close(frame->fds[i]);
+        refuse_fork(child, frame->id, why);
+        return;
+    }
     struct fork_request *request = subhost__fork_request_new();
     unsigned taken = 0;
     if (request) {

@@ -11,6 +11,7 @@
 #include "capture.h"
 #include "interp.h"
 #include "module.h"
+#include "policing.h"
 
 /* How long one creation or destruction may keep the others waiting. */
 #define CREATION_TIMEOUT SUBHOST_MSEC(30000)
@@ -35,16 +36,17 @@ static void fail(subhost_interp *interp, const char *why)
 
 /* PEP 684: a GIL of its own needs an obmalloc of its own, which needs that extension
  * modules are checked (CPython's Python/pylifecycle.c, init_interp_settings()). */
-static PyInterpreterConfig configuration(enum subhost_gil gil)
+static PyInterpreterConfig configuration(const subhost_interp *interp)
 {
-    bool own = gil == SUBHOST_GIL_OWN;
+    bool own = interp->gil == SUBHOST_GIL_OWN;
+    bool own_obmalloc = own || subhost__policing_own_obmalloc(interp->policy);
     return (PyInterpreterConfig){
-        .use_main_obmalloc = !own,
+        .use_main_obmalloc = !own_obmalloc,
         .allow_fork = 1, /* refused by the fence, with a better message */
         .allow_exec = 1,
         .allow_threads = 1,
         .allow_daemon_threads = 1,
-        .check_multi_interp_extensions = own,
+        .check_multi_interp_extensions = own_obmalloc,
         .gil = own ? PyInterpreterConfig_OWN_GIL : PyInterpreterConfig_SHARED_GIL,
     };
 }
@@ -59,7 +61,7 @@ static bool new_interpreter(subhost_interp *interp)
         return false;
     }
     PyEval_RestoreThread(main_tstate);
-    PyInterpreterConfig config = configuration(interp->gil);
+    PyInterpreterConfig config = configuration(interp);
     PyThreadState *tstate = NULL;
     PyStatus status = Py_NewInterpreterFromConfig(&tstate, &config);
     if (PyStatus_Exception(status) || !tstate) {
@@ -80,6 +82,15 @@ static bool new_interpreter(subhost_interp *interp)
     interp->programs_run = 0;
     subhost__thread_open_door(interp);
     return true;
+}
+
+/* What the policy has imported before any program. */
+static int import_first(subhost_interp *interp)
+{
+    if (subhost__policy_number(interp->policy, POLICY_INTERPRETER_SITE) &&
+        subhost__boot_site() < 0)
+        return -1;
+    return subhost__policing_preload(interp->policy);
 }
 
 /* sys.stdout and sys.stderr go into the capture's pipes. */
@@ -146,7 +157,7 @@ static bool create(subhost_interp *interp)
     pthread_mutex_unlock(&host->creation);
     if (!ok)
         return false;
-    ok = subhost__module_boot(interp) == 0 && subhost__boot_site() == 0 &&
+    ok = subhost__module_boot(interp) == 0 && import_first(interp) == 0 &&
          capture_output(interp) == 0 && call_prelude(interp, "settle") == 0;
     if (!ok)
         fail_with_exception(interp);
@@ -268,6 +279,7 @@ static bool run_task(subhost_interp *interp, subhost_task *task)
     pthread_mutex_unlock(&interp->host->lock);
 
     PyEval_RestoreThread(interp->driver_tstate);
+    subhost__policing_begin(interp, task);
     subhost__program_run(interp, task, &outcome, &detail);
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_IDLE);
@@ -303,6 +315,22 @@ static bool renew(subhost_interp *interp)
     return create(interp) && set_state(interp, INTERP_IDLE);
 }
 
+/* It has run as many tasks as its policy lets one interpreter run. */
+static bool is_used_up(const subhost_interp *interp)
+{
+    int64_t most = subhost__policy_number(interp->policy, POLICY_INTERPRETER_REUSE);
+    return most > 0 && interp->programs_run >= (uint64_t)most;
+}
+
+/* Something waits, or may still come. */
+static bool has_work(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool has = interp->queue || !interp->releasing;
+    pthread_mutex_unlock(&interp->lock);
+    return has;
+}
+
 static void drive(subhost_interp *interp)
 {
     if (!create(interp)) {
@@ -321,6 +349,7 @@ static void drive(subhost_interp *interp)
     while ((task = next_task(interp))) {
         bool fresh = task->fresh;
         bool ours = run_task(interp, task);
+        fresh = (fresh || is_used_up(interp)) && has_work(interp);
         subhost_task_release(task);
         if (!ours)
             return; /* abandoned, and back after all: nobody waits for it any more */

@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "interp.h"
+#include "policing.h"
 
 #define STACK_SIZE 560 /* of text; the trail keeps as much */
 
@@ -114,15 +114,20 @@ static int refuse_preexec_fn(void)
 
 static int on_audit_event(const char *event, PyObject *args, void *data)
 {
-    (void)args, (void)data;
+    (void)data;
     /* Nearly every event ends here: the hook is on the path of each import and open. */
-    if (event[0] == 's')
-        return strcmp(event, "subprocess.Popen") == 0 ? refuse_preexec_fn() : 0;
-    if (event[0] != 'o' || strncmp(event, "os.fork", 7) != 0)
+    if (event[0] == 's') {
+        if (strcmp(event, "subprocess.Popen") != 0)
+            return 0;
+        return subhost__policing_event(event, args) < 0 ? -1 : refuse_preexec_fn();
+    }
+    if (strncmp(event, "_thread.", 8) == 0)
+        return subhost__policing_event(event, args);
+    if (strncmp(event, "os.", 3) != 0)
         return 0;
-    if (strcmp(event, "os.fork") != 0 && strcmp(event, "os.forkpty") != 0)
-        return 0;
-    return subhost__fence_refuse(event);
+    if (strcmp(event, "os.fork") == 0 || strcmp(event, "os.forkpty") == 0)
+        return subhost__fence_refuse(event);
+    return subhost__policing_event(event, args);
 }
 
 int subhost__fence_install(subhost_error **err)

@@ -27,6 +27,7 @@
 #include "guard.h"
 #include "module.h"
 #include "pids.h"
+#include "policing.h"
 #include "siblings.h"
 
 /* How long a creation under way, or the end of an interpreter, may keep a fork waiting. */
@@ -243,7 +244,9 @@ static void prepare_image(struct forkserver *server)
         return;
     }
     PyObject *run_call = NULL;
-    if (subhost__module_boot(interp) < 0 || subhost__boot_site() < 0 ||
+    const subhost_policy *policy = server->host->policy;
+    bool site = subhost__policy_number(policy, POLICY_INTERPRETER_SITE);
+    if (subhost__module_boot(interp) < 0 || (site && subhost__boot_site() < 0) ||
         !(run_call = subhost__nursery_get(interp, "run_call")))
         describe_failure(server, "preparing the main interpreter");
     Py_XDECREF(run_call);
@@ -254,6 +257,8 @@ static void prepare_image(struct forkserver *server)
             describe_failure(server, *name);
         Py_XDECREF(module);
     }
+    if (!server->failure[0] && subhost__policing_preload(policy) < 0)
+        describe_failure(server, "interpreter.preload");
     freeze(server);
     subhost__thread_forget();
 }
@@ -355,6 +360,21 @@ int subhost__forkserver_submit(subhost_host *host, struct fork_request *request)
     pthread_cond_signal(&server->cond);
     pthread_mutex_unlock(&server->lock);
     return 0;
+}
+
+unsigned subhost__forkserver_pending(subhost_host *host)
+{
+    struct forkserver *server = host->forkserver;
+    if (!server)
+        return 0;
+    pthread_mutex_lock(&server->lock);
+    unsigned count = server->current != NULL;
+    for (struct fork_request *r = server->asked; r; r = r->next)
+        count++;
+    for (struct fork_request *r = server->done; r; r = r->next)
+        count++;
+    pthread_mutex_unlock(&server->lock);
+    return count;
 }
 
 struct fork_request *subhost__forkserver_take(subhost_host *host)

@@ -27,6 +27,8 @@ struct fork_request {
 struct fork_request *subhost__fork_request_new(void);
 void subhost__fork_request_free(struct fork_request *request);
 
+/* How many are queued, under way, or done and not taken. Main thread. */
+unsigned subhost__forkserver_pending(subhost_host *host);
 /* Queues it, and starts the thread with the first one. 0 or an errno. Main thread. */
 int subhost__forkserver_submit(subhost_host *host, struct fork_request *request);
 /* One that is done; NULL: none. Main thread. */

@@ -8,6 +8,7 @@
 #include "capture.h"
 #include "child.h"
 #include "interp.h"
+#include "policing.h"
 #include "process.h"
 
 /* How long the forkserver thread has to leave: it may be waiting for a GIL. */
@@ -24,6 +25,7 @@ static void free_host(subhost_host *host)
     pthread_cond_destroy(&host->ended_cond);
     pthread_mutex_destroy(&host->lock);
     pthread_mutex_destroy(&host->creation);
+    subhost_policy_free(host->policy);
     free(host->executable);
     free(host);
 }
@@ -82,11 +84,15 @@ static void wake(void *host) { subhost__loop_wake(host); }
 
 static int open_parts(subhost_host *host, subhost_error **err)
 {
-    int code = subhost__thread_init(err);
+    int code = subhost__policing_open(host, err);
+    if (!code)
+        code = subhost__thread_init(err);
     if (!code)
         code = subhost__loop_open(host, err);
     if (!code && host->options.trail)
         code = subhost__trail_open(host->options.trail, wake, host, &host->trail, err);
+    subhost__trail_only(host->trail,
+                        subhost__policy_text(host->policy, POLICY_AUDIT_EVENTS));
     if (!code)
         code = subhost__boot(host, err);
     if (!code)
@@ -113,7 +119,6 @@ int subhost_open(const subhost_options *options, subhost_host **result,
     host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
     host->timer_at = SUBHOST_FOREVER;
     host->ended_tail = &host->ended;
-    host->interruptible = !host->options.no_interruptible_calls;
     pthread_sigmask(SIG_SETMASK, NULL, &host->initial_mask);
     pthread_mutex_init(&host->lock, NULL);
     pthread_mutex_init(&host->creation, NULL);

@@ -10,6 +10,7 @@
 
 #include "capture.h"
 #include "interp.h"
+#include "policing.h"
 #include "process.h"
 
 /* ---- states --------------------------------------------------------------------- */
@@ -66,6 +67,7 @@ void subhost__interp_unref(subhost_interp *interp)
     free(interp->last_task);
     free(interp->cancel.text);
     free(interp->failure);
+    subhost_policy_free(interp->policy);
     free(interp);
 }
 
@@ -223,9 +225,17 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
     if (o.gil != SUBHOST_GIL_OWN && o.gil != SUBHOST_GIL_SHARED)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_options: gil is %d",
                              (int)o.gil);
+    subhost_policy *policy;
+    int code = subhost__policing_interp(host, &o, &policy, err);
+    if (code)
+        return code;
     subhost_interp *interp = make_interp(host, &o);
-    if (!interp)
+    if (!interp) {
+        subhost_policy_free(policy);
         return subhost__fail(err, SUBHOST_ENOMEM, "subhost_interp_create: out of memory");
+    }
+    interp->policy = policy;
+    interp->gil = subhost__policing_gil(policy);
 
     if (host->options.on_output && !(interp->capture = subhost__capture_new(interp))) {
         int error = errno;
@@ -238,6 +248,12 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
         subhost__interp_unref(interp);
         return subhost__fail(err, SUBHOST_ESTATE,
                              "subhost_interp_create: the host is closing");
+    }
+    code = subhost__policing_room(host, interp, err);
+    if (code) {
+        pthread_mutex_unlock(&host->lock);
+        subhost__interp_unref(interp);
+        return code;
     }
     interp->serial = ++host->next_serial;
     if (o.name)
@@ -328,9 +344,7 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
         NOTE(interp, "abandoned", "rung 4: %s; threads %s",
              task ? "its task could not be interrupted" : "it could not be ended",
              interp->gil == SUBHOST_GIL_OWN ? "at idle priority" : "share the main GIL");
-        pthread_mutex_lock(&interp->host->lock);
-        interp->host->stats.interpreters_abandoned++;
-        pthread_mutex_unlock(&interp->host->lock);
+        subhost__policing_abandoned(interp->host);
         /* Whoever holds a shared GIL while it has no CPU share keeps it from everybody.
          */
         if (interp->gil == SUBHOST_GIL_OWN)

@@ -73,6 +73,7 @@ struct cancel {
     char *text; /* owned; NULL: the reason's own words */
     int64_t requested_at;
     int64_t grace;
+    int rungs; /* 1: only ask, 2: raise once, 3: raise again (cancel.rungs) */
     /* Progress, set with the interpreter's GIL held, read by the main loop. */
     atomic_bool begun;            /* rung 1 ran */
     atomic_bool over_loops;       /* raise in threads that run an event loop as well */
@@ -118,6 +119,8 @@ struct subhost_interp {
     subhost_host *host;
     subhost_interp *next; /* host->interps, host->lock */
     atomic_int refs;
+    subhost_policy
+        *policy;     /* a reference; NULL: nothing given. Fixed, but in a child: lock */
     unsigned serial; /* 1, 2, 3 ... in this host */
     int worker;
     enum subhost_gil gil;
@@ -201,6 +204,7 @@ struct subhost_task {
     subhost_task *parent;    /* a reference, NULL: none, or in another process */
     struct nursery *nursery; /* a reference, NULL: none */
     int64_t timeout, grace;
+    subhost_policy *policy; /* a reference; NULL: nothing given */
     bool fresh;
     void (*on_end)(subhost_task *task, void *data);
     void *on_end_data;
@@ -232,6 +236,8 @@ struct subhost_host {
     pid_t pid;
     PyThreadState *main_tstate;
     subhost_options options;
+    subhost_policy *policy; /* NULL: nothing given */
+    atomic_bool recycle_wanted;
     char *executable;
     char doorbell_name[128];
     bool interruptible;

@@ -4,6 +4,7 @@
  * made; what users see of it is copied into the module. */
 #define _GNU_SOURCE
 #include "module.h"
+#include "policing.h"
 
 #include "child.h"
 #include "fence.h"
@@ -318,6 +319,10 @@ static PyObject *host_take_signal(PyObject *module, PyObject *args)
     int signo, action;
     if (!state || !PyArg_ParseTuple(args, "ii", &signo, &action))
         return NULL;
+    if (action != 0 &&
+        subhost__policing_check(POLICY_SIGNALS_HANDLERS, PyExc_PermissionError,
+                                "signal.signal()") < 0)
+        return NULL;
     subhost_interp *interp = state->interp;
     uint64_t bit = SIGNAL_BIT(signo);
     atomic_fetch_and(&interp->signals_handled, ~bit);
@@ -391,7 +396,18 @@ static PyObject *host_refuse_fork(PyObject *module, PyObject *arg)
     return NULL;
 }
 
+static PyObject *host_refuse_exec(PyObject *module, PyObject *what)
+{
+    (void)module;
+    const char *name = PyUnicode_AsUTF8(what);
+    if (!name ||
+        subhost__policing_check(POLICY_EXEC_ALLOW, PyExc_PermissionError, name) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef host_methods[] = {
+    {"refuse_exec", host_refuse_exec, METH_O, NULL},
     {"current_frames", subhost__current_frames, METH_NOARGS, NULL},
     {"current_exceptions", subhost__current_exceptions, METH_NOARGS, NULL},
     {"post_signal", host_post_signal, METH_O, NULL},

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "module.h"
+#include "policing.h"
 
 #include <marshal.h> /* after Python.h */
 #include "prelude_nursery.h"
@@ -232,18 +233,21 @@ static subhost_task *task_of(PyObject *capsule)
 
 static int fail_start(subhost_error *err)
 {
-    PyErr_Format(PyExc_RuntimeError, "the task could not be started: %s",
-                 subhost_error_message(err));
+    PyErr_Format(subhost_error_code(err) == SUBHOST_EFORBIDDEN ? PyExc_PermissionError
+                                                               : PyExc_RuntimeError,
+                 "the task could not be started: %s", subhost_error_message(err));
     subhost_error_free(err);
     return -1;
 }
 
 /* An interpreter of the task's own, which ends after it. */
-static int create_interp(subhost_task *parent, int isolation, subhost_interp **interp)
+static int create_interp(subhost_task *parent, int isolation,
+                         const subhost_policy *policy, subhost_interp **interp)
 {
     subhost_interp_options options = SUBHOST_INTERP_OPTIONS_INIT;
     options.worker = parent->interp->worker;
     options.isolation = (enum subhost_isolation)isolation;
+    options.policy = policy;
     subhost_error *err = NULL;
     /* Threads inherit the mask; what the program blocks is its own affair, but not the kick
      * signal. */
@@ -261,14 +265,57 @@ struct call {
     Py_ssize_t size;
     const char *name;
     int isolation;
-    double timeout; /* seconds; negative: none */
+    double timeout;          /* seconds; negative: none */
+    const char *policy_name; /* NULL: the parent's */
+    PyObject *settings;      /* a list of "key=value" */
+    subhost_policy *policy;  /* what comes of both */
 };
+
+/* What start() was given as policy=: a name or a path, and keys. NULL: an exception is set. */
+static subhost_policy *wanted_policy(const struct call *call)
+{
+    subhost_policy *policy = NULL;
+    subhost_error *err = NULL;
+    int code = subhost_policy_load(call->policy_name, &policy, &err);
+    for (Py_ssize_t i = 0; !code && i < PyList_GET_SIZE(call->settings); i++) {
+        const char *text = PyUnicode_AsUTF8(PyList_GET_ITEM(call->settings, i));
+        if (!text) {
+            subhost_policy_free(policy);
+            return NULL;
+        }
+        code = subhost__policy_set_below_host(policy, text, "the task's policy", &err);
+    }
+    if (!code)
+        return policy;
+    PyErr_Format(code == SUBHOST_ESYSTEM ? PyExc_OSError : PyExc_ValueError, "policy: %s",
+                 subhost_error_message(err));
+    subhost_error_free(err);
+    subhost_policy_free(policy);
+    return NULL;
+}
+
+/* The policy of a task below `parent`; false: an exception is set. */
+static bool narrow_policy(const subhost_task *parent, struct call *call)
+{
+    if (!call->policy_name && PyList_GET_SIZE(call->settings) == 0) {
+        call->policy = subhost__policy_ref(parent->policy);
+        return true;
+    }
+    subhost_policy *wanted = wanted_policy(call);
+    if (!wanted)
+        return false;
+    subhost_error *err = NULL;
+    int code =
+        subhost__policy_narrow(parent->policy, wanted, SCOPE_INTERP, &call->policy, &err);
+    subhost_policy_free(wanted);
+    return code == 0 || fail_start(err) == 0;
+}
 
 static subhost_task *submit(subhost_task *parent, struct nursery *nursery,
                             const struct call *call)
 {
     subhost_interp *interp = NULL;
-    if (create_interp(parent, call->isolation, &interp) < 0)
+    if (create_interp(parent, call->isolation, call->policy, &interp) < 0)
         return NULL;
     subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
     options.name = call->name;
@@ -297,15 +344,16 @@ static subhost_task *submit(subhost_task *parent, struct nursery *nursery,
     return task;
 }
 
-/* submit(nursery, task, payload, name, isolation, timeout): sets task._handle and task.id
+/* submit(nursery, task, payload, name, isolation, timeout, policy, settings): sets task._handle and task.id
  * in one piece with the start, so that no interruption comes in between. */
 static PyObject *host_submit(PyObject *module, PyObject *args)
 {
     (void)module;
     PyObject *op, *object;
     struct call call;
-    if (!PyArg_ParseTuple(args, "OOy#sid", &op, &object, &call.payload, &call.size,
-                          &call.name, &call.isolation, &call.timeout))
+    if (!PyArg_ParseTuple(args, "OOy#sidzO!", &op, &object, &call.payload, &call.size,
+                          &call.name, &call.isolation, &call.timeout, &call.policy_name,
+                          &PyList_Type, &call.settings))
         return NULL;
     NurseryObject *self = (NurseryObject *)op;
     pthread_mutex_lock(&self->interp->lock);
@@ -317,7 +365,10 @@ static PyObject *host_submit(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_RuntimeError, "no task runs in this interpreter");
         return NULL;
     }
-    subhost_task *task = submit(parent, self->nursery, &call);
+    call.policy = NULL;
+    subhost_task *task =
+        narrow_policy(parent, &call) ? submit(parent, self->nursery, &call) : NULL;
+    subhost_policy_free(call.policy);
     subhost_task_release(parent);
     if (!task)
         return NULL;

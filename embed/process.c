@@ -146,6 +146,11 @@ static void ask(struct process *process)
             subhost__process_not_forked(process, "the root of the tree is gone");
         return;
     }
+    char why[240];
+    if (!subhost__children_room(host, why, sizeof why)) {
+        subhost__process_not_forked(process, why);
+        return;
+    }
     struct fork_request *request = subhost__fork_request_new();
     int error = ENOMEM;
     if (request) {

@@ -59,6 +59,8 @@ struct process *subhost__process_find(subhost_host *host, uint64_t id);
 int64_t subhost__children_tick(subhost_host *host);
 /* The process goes away: nobody waits for its child any more. */
 void subhost__children_forget(subhost_host *host, const struct process *process);
+/* In the root: whether one process more may be forked; else `why` says it. Main thread. */
+bool subhost__children_room(subhost_host *host, char *why, size_t size);
 void subhost__children_free(subhost_host *host);
 
 /* task.c: a task as the data of a frame, and back. `last`: nothing comes after it. */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "interp.h"
+#include "policing.h"
 #include "module.h"
 #include "process.h"
 
@@ -132,8 +133,9 @@ int subhost__signals_open(subhost_host *host, subhost_error **err)
     atomic_store(&note_pid, getpid());
     int error = take(SUBHOST_KICK_SIGNAL);
     static const int host_signals[] = {SIGINT, SIGTERM, SIGUSR1};
-    for (size_t i = 0; host->options.take_signals && i < ARRAY_LENGTH(host_signals);
-         i++) {
+    bool stacks = subhost__policy_number(host->policy, POLICY_SIGNALS_STACKS);
+    size_t count = ARRAY_LENGTH(host_signals) - !stacks;
+    for (size_t i = 0; host->options.take_signals && i < count; i++) {
         /* As python: what was ignored when we started (nohup) stays ignored. */
         if (!error && subhost__signal_initial(host_signals[i]) != 'i')
             error = take(host_signals[i]);
@@ -292,7 +294,8 @@ static void route(subhost_host *host, int signo)
             subhost__cancel_request(interp, task, reason, NULL);
         subhost_task_release(task);
     }
-    if (host->options.take_signals && signo == SIGUSR1 && !event.handled)
+    if (host->options.take_signals && signo == SIGUSR1 && !event.handled &&
+        subhost__policy_number(host->policy, POLICY_SIGNALS_STACKS))
         subhost__stacks_request(host, STDERR_FILENO);
     subhost__trail_note(host->trail, "signal", 0, 0,
                         "%s: %u handlers called, %u cancels begun, %u under way",

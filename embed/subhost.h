@@ -54,7 +54,8 @@ extern "C" {
     X(SUBHOST_ETIMEDOUT, -7, "the deadline passed")                                      \
     X(SUBHOST_EAGAIN, -8, "full at the moment; try again")                               \
     X(SUBHOST_EQUARANTINED, -9, "the interpreter was abandoned")                         \
-    X(SUBHOST_EUNSUPPORTED, -10, "not supported by this CPython or this system")
+    X(SUBHOST_EUNSUPPORTED, -10, "not supported by this CPython or this system")         \
+    X(SUBHOST_EFORBIDDEN, -11, "forbidden by a policy")
 
 enum subhost_code {
     SUBHOST_OK = 0,
@@ -82,6 +83,68 @@ SUBHOST_API const char *subhost_version(void);
 /* "subhost 0.1.0 (CPython 3.14.8, libffi 3.4.4, gcc 12.2.0)". Any thread, GIL or not,
  * does not block. */
 SUBHOST_API const char *subhost_version_details(void);
+
+/* "500ms", "1.5s", "2m", "1h", "1d", "0.3" as nanoseconds; SUBHOST_EINVAL: not a duration.
+ * Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_duration(const char *text, int64_t *ns);
+
+/* ---- policies ------------------------------------------------------------------- */
+
+/* What hosted code may do, and how the host treats it: docs/policy.md has the keys. */
+typedef struct subhost_policy subhost_policy;
+
+/* Loads a preset by its name, or a TOML file by its path; NULL: the preset "default". The
+ * caller owns it. A file with problems is SUBHOST_EINVAL; the error has the first of them,
+ * subhost_policy_check() all. Where no host is open, CPython is started for a file, and ended
+ * again. Any thread (main, when no host is open), no GIL, blocks for a file. */
+SUBHOST_API int subhost_policy_load(const char *name, subhost_policy **policy,
+                                    subhost_error **err);
+/* Sets one key: "exec.allow=false". `origin` is what subhost_policy_show() says of it; NULL:
+ * "--set". Not while another thread uses the policy. Any thread, GIL or not, does not
+ * block. */
+SUBHOST_API int subhost_policy_set(subhost_policy *policy, const char *assignment,
+                                   const char *origin, subhost_error **err);
+/* The value of a key, as subhost_policy_set() takes it; NULL: no such key. Owned by the
+ * policy, until it is asked for the same key again. Any thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_policy_get(subhost_policy *policy, const char *key);
+/* 0, or SUBHOST_EINVAL with two keys that cannot be together. What takes a policy asks it.
+ * Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_policy_is_valid(const subhost_policy *policy,
+                                        subhost_error **err);
+/* Every key with its value and where that came from, as a policy file would have it; NULL:
+ * out of memory. Owned by the policy, until the next call. Any thread, GIL or not, does not
+ * block. */
+SUBHOST_API const char *subhost_policy_show(subhost_policy *policy);
+/* Reads a policy as subhost_policy_load() does, and calls `problem` for each problem: "FILE:
+ * LINE: KEY: what is wrong". Returns how many there are, or a negative code when it could not
+ * be read. As subhost_policy_load(). */
+SUBHOST_API int subhost_policy_check(const char *name,
+                                     void (*problem)(const char *line, void *data),
+                                     void *data, subhost_error **err);
+/* Frees it; NULL is allowed. Who was given the policy keeps a copy. Any thread, GIL or not,
+ * does not block. */
+SUBHOST_API void subhost_policy_free(subhost_policy *policy);
+
+/* The presets, by index: the name, and whom it serves in `*serves`, if that is not NULL; NULL
+ * past the end. Any thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_policy_preset_at(size_t index, const char **serves);
+
+/* One key. */
+typedef struct subhost_policy_key {
+    size_t size;
+    const char *name; /* "cancel.grace" */
+    const char
+        *type; /* "true|false", "word", "number", "duration", "size", "words", "text" */
+    const char *allowed;  /* the words, "least..most", or "" */
+    const char *value;    /* the default */
+    const char *narrower; /* what of its values is the narrower one; "-": none */
+    const char *scope;    /* "host", "interpreter" or "task": for what it can be set */
+    const char *help;     /* one line */
+} subhost_policy_key;
+
+/* The keys, by index; SUBHOST_EINVAL past the end. The caller has set key->size. Any thread,
+ * GIL or not, does not block. */
+SUBHOST_API int subhost_policy_key_at(size_t index, subhost_policy_key *key);
 
 /* ---- the host ------------------------------------------------------------------- */
 
@@ -161,6 +224,8 @@ typedef struct subhost_options {
     void *on_output_data;
     /* Non-zero: no fork while subinterpreters live (docs/private-symbols.md). */
     int no_sibling_detach;
+    /* NULL: the preset "default". What is set above goes before it; a copy is kept. */
+    const subhost_policy *policy;
 } subhost_options;
 
 #define SUBHOST_OPTIONS_INIT                                                             \
@@ -223,6 +288,10 @@ typedef struct subhost_stats {
 /* Copies the counters. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_get_stats(subhost_host *host, subhost_stats *stats);
 
+/* Non-zero when quarantine.limit is reached and quarantine.action is "recycle": whoever runs
+ * the host should replace its process soon. Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_recycle_wanted(const subhost_host *host);
+
 /* Writes the Python stacks of all threads of all interpreters to `fd` without stopping
  * them; a thread that does not reach a safe point within 100 ms is reported from /proc
  * instead. Main thread, no GIL, blocks up to 200 ms. */
@@ -249,6 +318,9 @@ typedef struct subhost_interp_options {
     enum subhost_gil gil;
     int worker; /* subhost.current().worker */
     enum subhost_isolation isolation;
+    /* What is given in it goes before the host's policy, but for keys of the host; NULL: the
+     * host's. A copy is kept. */
+    const subhost_policy *policy;
 } subhost_interp_options;
 
 #define SUBHOST_INTERP_OPTIONS_INIT                                                      \
@@ -347,13 +419,16 @@ typedef struct subhost_task_options {
     size_t size;
     const char *name;
     int64_t timeout; /* from the task's start; 0 or SUBHOST_FOREVER: none */
-    int64_t grace;   /* from a cancel to abandonment; 0: 2 s */
+    int64_t grace;   /* from a cancel to abandonment; 0: the policy's, which is 2 s */
     /* Called once on the main thread, out of subhost_dispatch(), when the task ended in
      * whatever way. */
     void (*on_end)(subhost_task *task, void *data);
     void *on_end_data;
     /* Non-zero: the interpreter is replaced by a new one after this task. */
     int fresh;
+    /* What is given in it narrows the interpreter's policy, else SUBHOST_EFORBIDDEN; keys of
+     * host and interpreter stay as they are. NULL: the interpreter's. A copy is kept. */
+    const subhost_policy *policy;
 } subhost_task_options;
 
 #define SUBHOST_TASK_OPTIONS_INIT                                                        \

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "interp.h"
+#include "policing.h"
 #include "process.h"
 
 static const char *const outcome_names[] = {
@@ -34,6 +35,7 @@ void subhost_task_release(subhost_task *task)
     free(task->detail);
     free(task->payload);
     free(task->result);
+    subhost_policy_free(task->policy);
     subhost_task_release(task->parent);
     subhost__nursery_unref(task->nursery);
     free(task);
@@ -83,8 +85,7 @@ static subhost_task *make_task(subhost_interp *interp, const char *name,
     atomic_init(&task->refs, 1);
     subhost__interp_ref(interp);
     task->interp = interp;
-    task->timeout = options->timeout ? options->timeout : SUBHOST_FOREVER;
-    task->grace = options->grace > 0 ? options->grace : SUBHOST_MSEC(2000);
+    subhost__policing_task(task, options);
     task->deadline = SUBHOST_FOREVER;
     task->fresh = options->fresh;
     task->on_end = options->on_end;
@@ -164,7 +165,9 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
     subhost_task *task = subhost__task_make_program(interp, &p, &o);
     if (!task)
         code = subhost__fail(err, SUBHOST_ENOMEM, "subhost_submit: out of memory");
-    else
+    else if (o.policy)
+        code = subhost__policing_narrow(task, o.policy, err);
+    if (!code)
         code = enqueue(interp, task, err);
     if (code) {
         subhost_task_release(task);
@@ -268,6 +271,7 @@ void subhost__task_pack(struct pack *pack, const subhost_task *task, bool last)
     subhost__pack_u64(pack, (uint64_t)task->timeout);
     subhost__pack_u64(pack, (uint64_t)task->grace);
     subhost__pack_string(pack, task->name);
+    subhost__policing_pack(pack, task->policy);
     subhost__pack_u64(pack, task->is_call);
     if (task->is_call) {
         subhost__pack_bytes(pack, task->payload, task->payload_size);
@@ -313,6 +317,7 @@ subhost_task *subhost__task_unpack(subhost_interp *interp, struct unpack *unpack
     o.grace = (int64_t)subhost__unpack_u64(unpack);
     char *name = subhost__unpack_string(unpack);
     o.name = name;
+    subhost__policing_child(interp, subhost__policing_unpack(unpack));
     if (subhost__unpack_u64(unpack)) {
         size_t size;
         const unsigned char *payload = subhost__unpack_bytes(unpack, &size);

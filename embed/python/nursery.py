@@ -412,12 +412,13 @@ def _prepare(preparation):
     sys.path[:] = preparation["path"]
     sys.argv[:] = preparation["argv"]
     _main = preparation["main"]
+    passes = _prelude["passes"]
     if "environ" in preparation:
         import os
 
-        if os.getcwdb() != preparation["cwd"]:
+        if os.getcwdb() != preparation["cwd"] and (passes is None or "cwd" in passes):
             os.chdir(preparation["cwd"])
-        wanted = preparation["environ"]
+        wanted = preparation["environ"] if passes is None or "environ" in passes else {}
         if os.environ._data != wanted:
             for key in os.environ._data.keys() - wanted.keys():
                 del os.environb[key]
@@ -576,6 +577,24 @@ def _seconds(timeout):
 _ISOLATIONS = {"interpreter": 0, "process": 1}
 
 
+def _describe_policy(policy):
+    """(name or None, ["key=value" ...]) of what start() was given."""
+    if policy is None or isinstance(policy, str):
+        return policy, []
+    if hasattr(policy, "__fspath__"):
+        return policy.__fspath__(), []
+    if not isinstance(policy, dict):
+        raise TypeError("policy must be a preset's name, the path of a file, or a dict of "
+                        f"keys, not {type(policy).__name__!r}")
+    return None, [f"{key}={_policy_text(value)}" for key, value in policy.items()]
+
+
+def _policy_text(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(value) if isinstance(value, (list, tuple, set)) else str(value)
+
+
 class Nursery(_host.Nursery):
     """Tasks that are started in it end before it is left. Made by open_nursery(); to be
     used in a with statement."""
@@ -590,10 +609,12 @@ class Nursery(_host.Nursery):
         return self
 
     def start(self, function, *args, name=None, isolation="interpreter", timeout=None,
-              **more):
+              policy=None, **more):
         """Has function(*args) run in an interpreter of its own, or with
         isolation="process" in a forked child; returns the task. The function must be
-        importable, or of the script's top level. `timeout`: seconds, from its start on."""
+        importable, or of the script's top level. `timeout`: seconds, from its start on.
+        `policy`: a preset's name, the path of a file, or a dict of keys, which may only
+        narrow the policy that holds here, for the task and all that it starts."""
         if more:
             word = next(iter(more))
             raise TypeError(f"start() got an unexpected keyword argument {word!r}; for one "
@@ -604,7 +625,7 @@ class Nursery(_host.Nursery):
             raise ValueError(f"isolation must be 'interpreter' or 'process', not {isolation!r}")
         if _importing:
             raise RuntimeError(_NO_GUARD)
-        seconds = _seconds(timeout)
+        seconds, policy = _seconds(timeout), _describe_policy(policy)
         payload = _pack_call(function, args, isolation)
         if name is None:
             name = getattr(function, "__qualname__", None) or type(function).__name__
@@ -612,7 +633,7 @@ class Nursery(_host.Nursery):
         self._tasks.append(task)
         try:
             _host.submit(self, task, payload, task.name.encode(errors="replace").decode(),
-                         _ISOLATIONS[isolation], seconds)
+                         _ISOLATIONS[isolation], seconds, *policy)
         finally:
             if task._handle is None:
                 self._tasks.remove(task)

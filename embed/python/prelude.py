@@ -247,6 +247,47 @@ def forkpty():
 posix.forkpty = forkpty
 
 
+# ---- policy -------------------------------------------------------------------------------
+
+passes = None  # in a process whose task does not get everything: what it gets
+
+
+def confine(no_exec, passed):
+    """Before a task whose policy asks for it. `passed`: None, or in a process what it gets of
+    whoever started it."""
+    global passes, _guarded
+    if no_exec and not _guarded:
+        _guarded = True
+        _guard_exec()
+    if passed is None:
+        return
+    import os
+
+    passes = passed
+    if "environ" not in passed:
+        os.environ.clear()
+    if "cwd" not in passed:
+        os.chdir("/")
+
+
+_guarded = False
+
+
+def _guard_exec():
+    """multiprocessing starts its helpers by a function that raises no audit event."""
+    try:
+        import _posixsubprocess
+    except ImportError:
+        return
+    original = _posixsubprocess.fork_exec
+
+    def fork_exec(*args):
+        _host.refuse_exec("fork_exec")
+        return original(*args)
+
+    _posixsubprocess.fork_exec = fork_exec
+
+
 def capture(stdout, stderr):
     """sys.stdout and sys.stderr into these descriptors, line by line. They stay the host's:
     what a program does to them must not close them."""

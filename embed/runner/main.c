@@ -5,6 +5,7 @@
 #include <subhost.h>
 
 #include "options.h"
+#include "policy.h"
 #include "run.h"
 
 /* Output that could not be written is a failure, and not silence. */
@@ -29,8 +30,15 @@ static int main_run(int argc, char **argv)
     return run_command(&options);
 }
 
+static int main_policy(int argc, char **argv)
+{
+    return flushed(policy_command(argc, argv));
+}
+
 /* One list: command, its function, help. */
-#define COMMANDS(X) X(run, "run a Python program in an interpreter of its own")
+#define COMMANDS(X)                                                                      \
+    X(run, "run a Python program in an interpreter of its own")                          \
+    X(policy, "list, show or check policies: what programs may do")
 
 static void print_help(void)
 {

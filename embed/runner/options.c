@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <getopt.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +22,8 @@
       "in this process (default), or in a forked child: every module loads there")       \
     X(0, "timeout", "DUR", "a deadline: 500ms, 1.5s, 2m; a bare number is seconds")      \
     X(0, "grace", "DUR", "how long a cancelled program may take (default 2s)")           \
+    X(0, "policy", "NAME|FILE", "a preset or a TOML file: what programs may do")         \
+    X(0, "set", "KEY=VALUE", "one key of the policy; `subhost policy --help` has all")   \
     X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
     X(0, "capture", NULL, "output of workers and tasks line by line, with their names")  \
     X(0, "stats", NULL, "at the end: interpreters, tasks, cancels, peak RSS")            \
@@ -84,31 +85,26 @@ void options_print_run_help(void)
 
 /* ---- values --------------------------------------------------------------------- */
 
-bool options_duration(const char *text, int64_t *ns)
+void settings_add(struct settings *settings, const char *assignment, const char *origin)
 {
-    static const struct {
-        const char *suffix;
-        double seconds;
-    } units[] = {{"", 1}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
-    char *end;
-    /* strtod() takes more than a user means: a sign, inf, nan, hexadecimal. */
-    if (strspn(text, "0123456789.") == 0)
-        return false;
-    errno = 0;
-    double value = strtod(text, &end);
-    if (end == text || errno == ERANGE || memchr(text, 'x', (size_t)(end - text)))
-        return false;
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-        if (strcmp(end, units[i].suffix) != 0)
-            continue;
-        double result = value * units[i].seconds * 1e9;
-        /* About 290 years; more is a mistake. */
-        if (!(result >= 0) || result >= 9.2e18)
-            return false;
-        *ns = (int64_t)result;
-        return true;
+    size_t size = (size_t)(settings->count + 1) * sizeof *settings->items;
+    struct setting *items = assignment ? realloc(settings->items, size) : NULL;
+    if (!items) {
+        fputs("subhost: out of memory\n", stderr);
+        exit(STATUS_FAILED);
     }
-    return false;
+    items[settings->count++] = (struct setting){assignment, origin};
+    settings->items = items;
+}
+
+/* An option that stands for a key: --grace 1s is --set cancel.grace=1s. */
+static void set_key(struct options *options, const char *key, const char *value,
+                    const char *origin)
+{
+    char *assignment = NULL;
+    if (asprintf(&assignment, "%s=%s", key, value) < 0)
+        assignment = NULL;
+    settings_add(&options->settings, assignment, origin); /* lives as long as we do */
 }
 
 static bool parse_count(const char *text, long max, long *value)
@@ -201,7 +197,7 @@ static int take_value(struct options *options, const char *name, const char *val
         if (strcmp(value, "own") != 0 && strcmp(value, "shared") != 0)
             return options_usage_error("run", "--gil: '%s' is neither own nor shared",
                                        value);
-        options->gil = value[0] == 'o' ? SUBHOST_GIL_OWN : SUBHOST_GIL_SHARED;
+        set_key(options, "interpreter.gil", value, "--gil");
     } else if (strcmp(name, "isolation") == 0) {
         if (strcmp(value, "interpreter") != 0 && strcmp(value, "process") != 0)
             return options_usage_error(
@@ -209,17 +205,24 @@ static int take_value(struct options *options, const char *name, const char *val
         options->isolation =
             value[0] == 'p' ? SUBHOST_ISOLATION_PROCESS : SUBHOST_ISOLATION_INTERPRETER;
     } else if (strcmp(name, "timeout") == 0 || strcmp(name, "grace") == 0) {
-        int64_t *to = name[0] == 't' ? &options->timeout : &options->grace;
-        if (!options_duration(value, to))
+        bool is_timeout = name[0] == 't';
+        int64_t ns;
+        if (subhost_duration(value, &ns))
             return options_usage_error(
                 "run", "--%s: '%s' is not a duration (500ms, 1.5s, 2m, or seconds)", name,
                 value);
+        set_key(options, is_timeout ? "limits.timeout" : "cancel.grace", value,
+                is_timeout ? "--timeout" : "--grace");
+    } else if (strcmp(name, "policy") == 0) {
+        options->policy = value;
+    } else if (strcmp(name, "set") == 0) {
+        settings_add(&options->settings, value, "--set");
     } else if (strcmp(name, "trail") == 0) {
-        options->trail = value;
+        set_key(options, "audit.trail", value, "--trail");
     } else if (strcmp(name, "stats") == 0) {
         options->stats = true;
     } else if (strcmp(name, "capture") == 0) {
-        options->capture = true;
+        set_key(options, "output.capture", "true", "--capture");
     } else {
         options->help = true;
     }
@@ -265,7 +268,7 @@ int options_parse_run(int argc, char **argv, struct options *options)
                 short_options[at++] = ':';
         }
     }
-    *options = (struct options){.workers = 1, .grace = SUBHOST_MSEC(2000)};
+    *options = (struct options){.workers = 1};
     opterr = 0;
     optind = 1;
     for (;;) {

@@ -18,26 +18,33 @@ enum {
     STATUS_KILLED = 137,
 };
 
+/* Keys of the policy that the command line sets, in their order. */
+struct settings {
+    struct setting {
+        const char *assignment, *origin; /* as long as the process */
+    } * items;
+    int count;
+};
+
+/* Adds one. Out of memory ends the process: there is nothing to give up yet. */
+void settings_add(struct settings *settings, const char *assignment, const char *origin);
+
 struct options {
     enum subhost_program_kind kind;
     const char *source; /* FILE, MODULE or CODE */
     int argc;
     char **argv;
     int workers;
-    enum subhost_gil gil;
     enum subhost_isolation isolation;
-    int64_t timeout, grace; /* ns; timeout 0: none */
-    const char *trail;      /* NULL: none */
-    bool stats, capture;
+    const char *policy; /* NULL: the default one */
+    struct settings settings;
+    bool stats;
     bool help;
 };
 
 /* Parses what follows `subhost run`. 0, or an exit status after a message on stderr. */
 int options_parse_run(int argc, char **argv, struct options *options);
 void options_print_run_help(void);
-
-/* "500ms", "1.5s", "2m", "1h", "0.3" as nanoseconds; false: not a duration. */
-bool options_duration(const char *text, int64_t *ns);
 
 /* "; did you mean X?" for the candidate that is nearest to `word`, or "". The result is
  * static. */

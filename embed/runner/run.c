@@ -3,6 +3,7 @@
 #include "run.h"
 
 #include "output.h"
+#include "policy.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,12 +17,15 @@
 
 struct run {
     const struct options *options;
+    const subhost_policy *policy;
+    int64_t grace;
     subhost_host *host;
     subhost_task **tasks;
     subhost_interp *only; /* the one worker's */
     int running;
     int status;     /* of the first worker that failed */
     int failed;     /* workers that did not end with 0 */
+    bool recycle;   /* it was said that the process should be replaced */
     bool abandoned; /* a thread is still in there: no orderly exit of the process */
 };
 
@@ -69,6 +73,11 @@ static void on_end(subhost_task *task, void *data)
                 "subhost: %s could not be interrupted within the grace period and was "
                 "abandoned\n",
                 subhost_task_name(task));
+    }
+    if (!run->recycle && subhost_recycle_wanted(run->host)) {
+        run->recycle = true;
+        fprintf(stderr, "subhost: quarantine.limit is reached: this process should be "
+                        "replaced\n");
     }
     int status = outcome.status;
     if (status && run->failed++ == 0)
@@ -164,7 +173,6 @@ static int start_worker(struct run *run, int worker, subhost_error **err)
         snprintf(name, sizeof name, "%.63s", program_name(o));
     subhost_interp_options interp_options = SUBHOST_INTERP_OPTIONS_INIT;
     interp_options.name = name;
-    interp_options.gil = o->gil;
     interp_options.worker = worker;
     interp_options.isolation = o->isolation;
     subhost_interp *interp;
@@ -178,8 +186,6 @@ static int start_worker(struct run *run, int worker, subhost_error **err)
     program.argv = (const char *const *)o->argv;
     subhost_task_options task_options = SUBHOST_TASK_OPTIONS_INIT;
     task_options.name = name;
-    task_options.timeout = o->timeout;
-    task_options.grace = o->grace > 0 ? o->grace : 1; /* 0 is the library's default */
     task_options.on_end = on_end;
     task_options.on_end_data = run;
     code = subhost_submit(interp, &program, &task_options, &run->tasks[worker], err);
@@ -194,25 +200,24 @@ static int start_worker(struct run *run, int worker, subhost_error **err)
     return code;
 }
 
-int run_command(const struct options *options)
+static bool is_true(subhost_policy *policy, const char *key)
 {
-    if (options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") != 0) {
-        int status = check_file(options->source);
-        if (status)
-            return status;
-    }
-    if (options->isolation == SUBHOST_ISOLATION_PROCESS && options->workers > 1 &&
-        options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") == 0)
-        return options_usage_error("run",
-                                   "standard input can be read by one process only: "
-                                   "put the program into a file, or leave out -n");
-    struct run run = {.options = options};
+    const char *value = subhost_policy_get(policy, key);
+    return value && strcmp(value, "true") == 0;
+}
+
+static int run_under(subhost_policy *policy, const struct options *options)
+{
+    struct run run = {.options = options, .policy = policy};
+    const char *grace = subhost_policy_get(policy, "cancel.grace");
+    if (grace)
+        subhost_duration(grace, &run.grace);
     subhost_error *err = NULL;
     subhost_options host_options = options_from_environment();
-    host_options.trail = options->trail;
+    host_options.policy = policy;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
-    if (options->capture)
+    if (is_true(policy, "output.capture"))
         host_options.on_output = output_line;
     if (subhost_open(&host_options, &run.host, &err))
         return fail(err);
@@ -240,8 +245,8 @@ int run_command(const struct options *options)
     free(run.tasks);
     err = NULL;
     bool orderly = subhost_close(run.host, SUBHOST_CLOSE_EXITING,
-                                 run.abandoned ? 0 : options->grace, &err) == 0;
-    if (!output_finish(options->grace) && status == 0)
+                                 run.abandoned ? 0 : run.grace, &err) == 0;
+    if (!output_finish(run.grace) && status == 0)
         status = STATUS_FLUSH_FAILED;
     if (!orderly) {
         subhost_error_free(err);
@@ -252,5 +257,26 @@ int run_command(const struct options *options)
         _exit(status);
     }
     subhost_interp_release(run.only);
+    return status;
+}
+
+int run_command(const struct options *options)
+{
+    if (options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") != 0) {
+        int status = check_file(options->source);
+        if (status)
+            return status;
+    }
+    if (options->isolation == SUBHOST_ISOLATION_PROCESS && options->workers > 1 &&
+        options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") == 0)
+        return options_usage_error("run",
+                                   "standard input can be read by one process only: "
+                                   "put the program into a file, or leave out -n");
+    subhost_policy *policy =
+        policy_of_options("run", options->policy, &options->settings);
+    if (!policy)
+        return STATUS_FAILED;
+    int status = run_under(policy, options);
+    subhost_policy_free(policy);
     return status;
 }

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""A task's policy can only be narrowed: through nesting, through processes, and by whatever
+way it is given. Nothing comes back below a strict task."""
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from tap import equal, main, ok, script, subhost, test
+
+PROGRAM = """
+    import os, subhost, sys
+
+    def caught(function, *args, **more):
+        try:
+            return function(*args, **more)
+        except BaseException as error:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            return f"{type(error).__name__}: {error}"
+
+    def one(function, *args, **more):
+        with subhost.open_nursery() as nursery:
+            return nursery.start(function, *args, **more).result()
+
+    def system():
+        return caught(os.system, "true")
+
+    def below(policies, isolations, function=system):
+        "Calls the function below tasks with these policies, each within the one before."
+        if not policies:
+            return function()
+        return caught(one, below, policies[1:], isolations[1:], isolation=isolations[0],
+                      policy=policies[0])
+
+    if __name__ == "__main__":
+        for line in sys.argv[1:]:
+            policies, isolations = eval(line)
+            print(below(policies, isolations), flush=True)
+"""
+WAYS = ["interpreter", "process"]
+
+
+def below(folder, cases, *options):
+    """What system() says below tasks with the policies of each case."""
+    path = script(folder, PROGRAM)
+    result = subhost("run", *options, path, *map(repr, cases), timeout=120)
+    lines = result.out.splitlines()
+    ok(result.status == 0 and len(lines) == len(cases), "the program ends", result=result)
+    return lines
+
+
+@test
+def nothing_comes_back(folder):
+    """Below a task that may not run other programs, in whatever it lives, no policy brings that
+    back."""
+    closed = {"exec.allow": False}
+    cases = [([closed, again], [outer, inner])
+             for outer in WAYS for inner in WAYS
+             for again in ({"exec.allow": True}, "legacy", None, "default", {"cancel.grace": "1s"})]
+    for (policies, ways), line in zip(cases, below(folder, cases)):
+        name = f"{'/'.join(ways)}: {policies[1]}"
+        if policies[1] == {"exec.allow": True}:
+            equal(line, "PermissionError: the task could not be started: exec.allow = true would "
+                        "widen what the policy 'default' allows: exec.allow = false (from the "
+                        "task's policy); a task can only narrow it", name)
+        elif policies[1] == "legacy":
+            ok(line.startswith("PermissionError: the task could not be started: interpreter.gil = "
+                               "shared would widen"), name, line=line)
+        else:
+            ok("os.system: the policy" in line and "exec.allow = false" in line, name, line=line)
+
+
+@test
+def strict(folder):
+    """What the preset takes stays taken."""
+    widen = [{"exec.allow": True}, {"threads.daemon": True}, {"signals.handlers": True},
+             {"fork.mode": "thread"}, {"fork.orphan": "detach"}, {"fork.pass": ["cwd"]},
+             {"cancel.grace": "2s"}, {"limits.memory": 0}, {"limits.memory": "2GiB"},
+             {"limits.timeout": "0"}, {"limits.open_files": 300}, {"interpreter.gil": "shared"},
+             {"interpreter.reuse": 0}, "legacy", "server", "actors"]
+    cases = [(["strict", policy], ["interpreter", "interpreter"]) for policy in widen]
+    for (policies, _), line in zip(cases, below(folder, cases)):
+        ok(line.startswith("PermissionError: the task could not be started: ")
+           and "would widen what the policy 'strict' allows" in line
+           and "(from preset strict)" in line, f"strict: not {policies[1]}", line=line)
+    cases = [(["strict", None], ["interpreter", "process"]), ([None], ["process"])]
+    one, other = below(folder, cases[:1]) + below(folder, cases[1:], "--policy", "strict")
+    ok("fork.mode = deny" in one and "fork.mode = deny" in other, "strict: no processes",
+       one=one, other=other)
+    again = below(folder, [(["strict", "strict", {"cancel.grace": "500ms"}, None],
+                            ["interpreter"] * 4)])[0]
+    ok("PermissionError: os.system: the policy 'strict' forbids it (exec.allow = false, from preset "
+       "strict)" in again, "strict: within strict, and narrower still", again=again)
+
+
+@test
+def of_the_run(folder):
+    """The policy of `subhost run` is the outermost."""
+    line = below(folder, [([{"exec.allow": True}], ["interpreter"])], "--set", "exec.allow=false")[0]
+    ok("would widen" in line and "(from --set)" in line, "--set: cannot be widened", line=line)
+    (folder / "p.toml").write_text("version = 1\n\nexec.allow = false\n")
+    line = below(folder, [([{"exec.allow": True}], ["process"])], "--policy", folder / "p.toml")[0]
+    ok("would widen" in line and f"(from {folder / 'p.toml'}:3)" in line,
+       "--policy: nor a file, and its line is named", line=line)
+    line = below(folder, [([str(folder / "p.toml"), None], ["process", "interpreter"])])[0]
+    ok("os.system: the policy" in line and "p.toml:3)" in line, "a file for a task", line=line)
+    line = below(folder, [([None], ["interpreter"])], "--isolation", "process", "--set",
+                 "exec.allow=false")[0]
+    ok("os.system: the policy 'default' forbids it" in line, "a program in a process", line=line)
+
+
+@test
+def a_task_alone(folder):
+    """A task's policy holds for it and what is below it, and for nobody beside it."""
+    closed = {"exec.allow": False}
+    lines = below(folder, [([closed], ["interpreter"]), ([None], ["interpreter"]),
+                           ([closed], ["process"]), ([None], ["process"]), ([], [])])
+    equal([line == "0" for line in lines], [False, True, False, True, True],
+          "its siblings, and those that come later, are free")
+
+
+@test
+def bad_arguments(folder):
+    cases = [([policy], ["interpreter"]) for policy in (
+        "strct", {"exec.alow": 1}, {"exec.allow": "maybe"}, {"limits.children": 3}, 7,
+        str(folder / "none.toml"), {"interpreter.gil": "own", "interpreter.obmalloc": "main"})]
+    (folder / "bad.toml").write_text("version = 1\nexec.allow = 3\n")
+    cases.append(([str(folder / "bad.toml")], ["process"]))
+    for line, words in zip(below(folder, cases), (
+        "ValueError: policy: no policy is named 'strct': there are default, actors, legacy, server,"
+        " strict, and files",
+        "ValueError: policy: exec.alow: unknown key; did you mean exec.allow?",
+        "ValueError: policy: exec.allow: 'maybe' is neither true nor false",
+        "ValueError: policy: limits.children is the host's and cannot be set for a task",
+        "TypeError: policy must be a preset's name, the path of a file, or a dict of keys, not "
+        "'int'",
+        f"OSError: policy: {folder / 'none.toml'}: No such file or directory",
+        "PermissionError: the task could not be started: interpreter.obmalloc = main would widen",
+        f"ValueError: policy: {folder / 'bad.toml'}:2: exec.allow: expected true or false, found "
+        "an integer",
+    )):
+        ok(line.startswith(words), words[:70], line=line)
+
+
+main()
