@@ -4,6 +4,7 @@
 
 #include <subhost.h>
 
+#include "audit.h"
 #include "options.h"
 #include "run.h"
 
@@ -29,8 +30,15 @@ static int main_run(int argc, char **argv)
     return run_command(&options);
 }
 
+static int main_audit(int argc, char **argv)
+{
+    return flushed(audit_command(argc, argv));
+}
+
 /* One list: command, its function, help. */
-#define COMMANDS(X) X(run, "run a Python program in an interpreter of its own")
+#define COMMANDS(X)                                                                      \
+    X(run, "run a Python program in an interpreter of its own")                          \
+    X(audit, "examine CPython, and what the host does with it, on this machine")
 
 static void print_help(void)
 {
