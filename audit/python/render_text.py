@@ -44,7 +44,7 @@ def _clean(text):
 def _item(one, widest, style):
     status, width = one["status"], max(map(len, report.STATUSES))
     head = f"{status:{width}}  {one['id']:{widest}}  "
-    lines = style.wrap(head, _clean(one["title"]), " " * (width + 4))
+    lines = style.wrap(head, _clean(one["title"]))
     yield lines[0].replace(status, style.paint(status, status), 1)
     yield from lines[1:]
     if status == "ok" and not style.verbose:

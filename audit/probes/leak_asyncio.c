@@ -1,0 +1,23 @@
+/* What an interpreter leaves behind that has imported asyncio. */
+#define _GNU_SOURCE
+#include <unistd.h>
+
+#include "audit/leak.h"
+#include "audit/probe.h"
+
+static void run(int fd)
+{
+    subhost__see_leak(fd, "import asyncio", 2, 8);
+    _exit(0);
+}
+
+const struct probe subhost__probe_leak_asyncio = {
+    .id = "leak-asyncio",
+    .title = "memory left behind by an own-GIL interpreter that has imported asyncio",
+    .constraint = "an interpreter's memory is given back at its end",
+    .source = "measured here",
+    .meaning = "what a program imports can leave more behind than the interpreter itself",
+    .expected = {{FROM(3, 13), "?"}},
+    .run = run,
+    .limit = SUBHOST_MSEC(15000),
+};
