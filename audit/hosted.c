@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,9 +35,9 @@ static const char *script(int fd, const char *code)
     return path;
 }
 
-static subhost_task *submit(int fd, subhost_host *host, const char *code, int output,
-                            const subhost_interp_options *options,
-                            const subhost_task_options *task_options)
+subhost_task *subhost__hosted_submit(int fd, subhost_host *host, const char *code,
+                                     int output, const subhost_interp_options *options,
+                                     const subhost_task_options *task_options)
 {
     subhost_interp *interp = NULL;
     subhost_task *task = NULL;
@@ -58,13 +59,6 @@ static subhost_task *submit(int fd, subhost_host *host, const char *code, int ou
     return task;
 }
 
-subhost_task *subhost__hosted_submit(int fd, subhost_host *host, const char *code,
-                                     const subhost_interp_options *options,
-                                     const subhost_task_options *task_options)
-{
-    return submit(fd, host, code, fd, options, task_options);
-}
-
 void subhost__hosted_code(int fd, subhost_host *host, const char *code)
 {
     int ends[2];
@@ -74,7 +68,7 @@ void subhost__hosted_code(int fd, subhost_host *host, const char *code)
     subhost_error *err = NULL;
     if (pipe2(ends, O_CLOEXEC) != 0)
         subhost__see_failed(fd, "pipe: %s", strerror(errno));
-    subhost_task *task = submit(fd, host, code, ends[1], NULL, NULL);
+    subhost_task *task = subhost__hosted_submit(fd, host, code, ends[1], NULL, NULL);
     if (subhost_task_wait(task, LIMIT, &outcome, &err) != 0)
         subhost__see_failed(fd, "the probe's program: %s", subhost_error_message(err));
     fcntl(ends[0], F_SETFL, O_NONBLOCK);
@@ -89,4 +83,18 @@ void subhost__hosted_code(int fd, subhost_host *host, const char *code)
         subhost__see(fd, "the program: %s %s", subhost_outcome_name(outcome.kind),
                      outcome.detail);
     subhost_task_release(task);
+}
+
+void subhost__hosted_await(int fd, subhost_host *host, int ready)
+{
+    int64_t deadline = subhost__now() + LIMIT;
+    char byte;
+    struct pollfd poll_fd = {.fd = ready, .events = POLLIN};
+    while (poll(&poll_fd, 1, 0) != 1) {
+        if (subhost__now() > deadline)
+            subhost__see_failed(fd, "the probe's program does not begin");
+        subhost_dispatch(host, SUBHOST_MSEC(1), NULL);
+    }
+    if (read(ready, &byte, 1) != 1)
+        subhost__see_failed(fd, "the probe's program closed its pipe");
 }

@@ -44,7 +44,7 @@ struct probe {
 
 /* ---- in the probe's child: what was seen (probe.c) -------------------------------- */
 
-/* Adds a clause to what was seen; clauses are joined by "; ". */
+/* Adds a clause to what was seen; "; " comes between two, unless the first ends with ':'. */
 void subhost__see(int fd, const char *format, ...) SUBHOST_PRINTF(2, 3);
 /* A detail, as a measured time. */
 void subhost__see_detail(int fd, const char *key, const char *format, ...)
@@ -65,9 +65,9 @@ enum plain_config {
 };
 /* A new interpreter; its first thread state is the current one then. */
 PyThreadState *subhost__plain_interpreter(int fd, enum plain_config config);
-/* The same on a thread of its own, which runs the code and stays there: until the end of the
- * process when the code does not return. Returns when the code has written a byte to the
- * descriptor `ready`; called without a GIL. */
+/* The same on a thread of its own, which runs the code and then stays to the end of the process.
+ * Returns when the code has written a byte to the descriptor `ready`, a variable that it has.
+ * Called without a GIL. */
 void subhost__plain_sibling(int fd, enum plain_config config, const char *code);
 /* Runs code in the __main__ of the current interpreter. What it stores in `seen` is added to
  * what was seen; an uncaught exception ends the probe as failed. */
@@ -86,11 +86,13 @@ void subhost__plain_thread(int fd, void (*function)(int fd));
 /* Opens a host; options may be NULL. */
 subhost_host *subhost__hosted_open(int fd, const subhost_options *options);
 /* Runs code as a program in a new interpreter and waits for its end. sys.argv[1] is the number
- * of the descriptor to which it writes what it sees: that is added to what was seen. */
+ * of a descriptor; what is written to it is added to what was seen. */
 void subhost__hosted_code(int fd, subhost_host *host, const char *code);
-/* Submits it and goes on; `options` and `task_options` may be NULL. */
+/* Submits code and goes on; sys.argv[1] is the number `output`. Options may be NULL. */
 subhost_task *subhost__hosted_submit(int fd, subhost_host *host, const char *code,
-                                     const subhost_interp_options *options,
+                                     int output, const subhost_interp_options *options,
                                      const subhost_task_options *task_options);
+/* Dispatches until there is a byte to read, and takes it. */
+void subhost__hosted_await(int fd, subhost_host *host, int ready);
 
 #endif

@@ -18,12 +18,12 @@ static void run(int fd)
     subhost__plain_python(fd);
     PyThreadState *main_tstate = PyThreadState_Get();
     PyThreadState *tstate = subhost__plain_interpreter(fd, PLAIN_OWN_GIL);
-    subhost__see(fd, "isolated");
+    subhost__see(fd, "isolated:");
     subhost__plain_code(fd, code);
     Py_EndInterpreter(tstate);
     PyThreadState_Swap(main_tstate);
     subhost__plain_interpreter(fd, PLAIN_LEGACY);
-    subhost__see(fd, "legacy");
+    subhost__see(fd, "legacy:");
     subhost__plain_code(fd, code);
     _exit(0);
 }
@@ -38,7 +38,7 @@ const struct probe subhost__probe_daemon_threads = {
         "libraries that keep a daemon thread fail there; subhost allows them, and ends "
         "them itself",
     .expected = {{FROM(3, 13),
-                  "isolated; thread: works, daemon thread: RuntimeError; legacy; "
+                  "isolated: thread: works, daemon thread: RuntimeError; legacy: "
                   "thread: works, daemon thread: works"}},
     .run = run,
 };

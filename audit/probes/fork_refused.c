@@ -8,7 +8,7 @@ static void attempts(int fd, enum plain_config config, const char *name)
 {
     PyThreadState *main_tstate = PyThreadState_Get();
     PyThreadState *tstate = subhost__plain_interpreter(fd, config);
-    subhost__see(fd, "%s", name);
+    subhost__see(fd, "%s:", name);
     subhost__plain_code(
         fd, "import os, subprocess\n"
             "def attempt(f, *args, **kw):\n"
@@ -48,8 +48,8 @@ const struct probe subhost__probe_fork_refused = {
     .meaning = "subprocess and posix_spawn are what code in subinterpreters can count on",
     .expected =
         {{FROM(3, 13),
-          "isolated; preexec_fn RuntimeError, subprocess works, posix_spawn works; fork "
-          "RuntimeError, forkpty RuntimeError, execv RuntimeError; legacy; preexec_fn "
+          "isolated: preexec_fn RuntimeError, subprocess works, posix_spawn works; fork "
+          "RuntimeError, forkpty RuntimeError, execv RuntimeError; legacy: preexec_fn "
           "RuntimeError, subprocess works, posix_spawn works"}},
     .run = run,
 };

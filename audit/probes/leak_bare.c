@@ -7,7 +7,7 @@
 
 static void run(int fd)
 {
-    subhost__see_leak(fd, "", 3, 30);
+    subhost__see_leak(fd, "", 3, 12);
     _exit(0);
 }
 

@@ -13,7 +13,7 @@ static void attempt(int fd, enum plain_config config, const char *name)
 {
     PyThreadState *main_tstate = PyThreadState_Get();
     PyThreadState *tstate = subhost__plain_interpreter(fd, config);
-    subhost__see(fd, "%s", name);
+    subhost__see(fd, "%s:", name);
     subhost__plain_code(fd, "try: import probe_single; seen = 'imports'\n"
                             "except ImportError as e: seen = type(e).__name__");
     Py_EndInterpreter(tstate);
@@ -40,6 +40,7 @@ const struct probe subhost__probe_single_phase_module = {
     .meaning =
         "`subhost audit modules` says which; --gil shared or --isolation process is the "
         "way out",
-    .expected = {{FROM(3, 13), "?"}},
+    .expected = {{FROM(3, 13), "main: imports; own GIL: ImportError; shared GIL, "
+                               "checked: ImportError; legacy: imports"}},
     .run = run,
 };

@@ -19,6 +19,11 @@ def _list(value):
     return value if isinstance(value, list) else [value] if value else []
 
 
+def _join(clauses):
+    """One text; "name:" goes with the clause behind it."""
+    return "; ".join(clauses).replace(":; ", ": ")
+
+
 def _item(record):
     detail = {key.removeprefix("detail."): value for key, value in record.items()
               if key.startswith("detail.")}
@@ -33,13 +38,13 @@ def _item(record):
         status, reason = "skipped", _list(record["skip"])[0]
     elif "failed" in record:
         status, reason = "error", _list(record["failed"])[0]
-    elif "; ".join(seen) != record["expected"]:
+    elif _join(seen) != record["expected"]:
         status = "finding"
     if output and (status != "ok" or not ended_well):
         detail["output"] = output[-4000:]
     texts = {key: record[key] for key in ("constraint", "source", "expected", "meaning")
              if key in record}
-    return report.item(record["id"], status, record["title"], seen="; ".join(seen),
+    return report.item(record["id"], status, record["title"], seen=_join(seen),
                        reason=reason, detail=detail, **texts)
 
 

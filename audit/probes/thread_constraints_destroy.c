@@ -56,7 +56,7 @@ static void run(int fd)
     _exit(0);
 }
 
-const struct probe subhost__probe_destroy_other_thread = {
+const struct probe subhost__probe_thread_constraints_destroy = {
     .id = "thread-constraints-destroy",
     .title = "create, run and end an interpreter on three different threads",
     .constraint =

@@ -32,7 +32,7 @@ static void run(int fd)
     _exit(0);
 }
 
-const struct probe subhost__probe_fork_after_visit = {
+const struct probe subhost__probe_thread_constraints_fork = {
     .id = "thread-constraints-fork",
     .title = "a fork on a thread that has run a subinterpreter, which is gone",
     .constraint =

@@ -42,7 +42,7 @@ static void run(int fd)
     _exit(0);
 }
 
-const struct probe subhost__probe_gil_starvation = {
+const struct probe subhost__probe_thread_constraints_starvation = {
     .id = "thread-constraints-starvation",
     .title = "how long the main interpreter waits for its GIL beside four busy siblings",
     .constraint =
