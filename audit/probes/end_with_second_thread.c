@@ -32,14 +32,15 @@ const struct probe subhost__probe_end_with_second_thread = {
     .id = "end-with-second-thread",
     .title = "Py_EndInterpreter() while another thread has a thread state there",
     .constraint =
-        "the thread state given must be the last one: anything else is a fatal error "
-        "of the whole process",
-    .source = "C API, Py_EndInterpreter(); \"not the last thread\"",
-    .meaning = "who keeps thread states for threads of its own must have them all back "
-               "before the "
-               "end: one that is late takes the process with it",
+        "up to 3.13 the thread state given must be the last one: anything else is a "
+        "fatal error of the whole process; from 3.14 on the others are deleted",
+    .source = "C API, Py_EndInterpreter(); cpython#128639",
+    .meaning =
+        "who keeps thread states for threads of its own must have them all back before "
+        "the end: one that is late takes the process with it, or its thread hangs",
     .expected = {{FROM(3, 13),
                   "SIGABRT (Fatal Python error: Py_EndInterpreter: not the last "
-                  "thread)"}},
+                  "thread)"},
+                 {FROM(3, 14), "the interpreter ends"}},
     .run = run,
 };
