@@ -52,7 +52,7 @@ static bool choose(const subhost_audit_options *options, struct attempt *attempt
     for (int i = 0; i < options->count; i++) {
         const struct probe *probe = find(options->names[i]);
         if (!probe) {
-            subhost__records_put(records, "unknown", options->names[i]);
+            subhost__records_print(records, "unknown", "%s", options->names[i]);
             for (size_t k = 0; k < ARRAY_LENGTH(probes); k++)
                 subhost__records_put(records, "known", probes[k]->id);
             subhost__records_end(records);
