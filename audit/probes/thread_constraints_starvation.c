@@ -1,40 +1,64 @@
 /* Thread-constraints: what busy siblings take from the main interpreter. */
 #define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "audit/probe.h"
 
 #define SIBLINGS 4
-#define TURNS 10
+#define TURNS 15
 
-static const char busy[] = "os.write(ready, b'x')\nwhile True: pass";
-
-/* The mean time to get the main interpreter's GIL back, in ms. */
-static double mean_turn(PyThreadState *tstate)
+/* Starts siblings that spin once the pipe is closed: created beside busy ones they would take
+ * their time. Returns the end to close. */
+static int start_siblings(int fd, enum plain_config config)
 {
-    int64_t waited = 0;
+    char *code = NULL;
+    int gate[2];
+    if (pipe(gate) != 0 ||
+        asprintf(&code, "os.write(ready, b'x')\nos.read(%d, 1)\nwhile True: pass",
+                 gate[0]) < 0)
+        subhost__see_failed(fd, "no gate for the siblings");
+    for (int i = 0; i < SIBLINGS; i++)
+        subhost__plain_sibling(fd, config, code);
+    return gate[1]; /* the code stays, the siblings have it */
+}
+
+static int compare(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median time to get the main interpreter's GIL back, in ms. */
+static double median_turn(PyThreadState *tstate)
+{
+    int64_t turns[TURNS];
     for (int i = 0; i < TURNS; i++) {
         int64_t since = subhost__now();
         PyEval_RestoreThread(tstate);
         PyEval_SaveThread();
-        waited += subhost__now() - since;
+        turns[i] = subhost__now() - since;
         usleep(1000); /* the others' turn */
     }
-    return (double)waited / 1e6 / TURNS;
+    qsort(turns, TURNS, sizeof *turns, compare);
+    return (double)turns[TURNS / 2] / 1e6;
 }
 
 static void run(int fd)
 {
     subhost__plain_python(fd);
     PyThreadState *tstate = PyEval_SaveThread();
-    for (int i = 0; i < SIBLINGS; i++)
-        subhost__plain_sibling(fd, PLAIN_OWN_GIL, busy);
-    double own = mean_turn(tstate);
+    int own_gate = start_siblings(fd, PLAIN_OWN_GIL);
+    int shared_gate = start_siblings(fd, PLAIN_SHARED_GIL);
+    close(own_gate);
+    usleep(50000);
+    double own = median_turn(tstate);
     subhost__see(fd, "own GIL: %s", own < 1 ? "no wait" : "a wait");
     subhost__see_detail(fd, "own", "%.3f ms a turn", own);
-    for (int i = 0; i < SIBLINGS; i++)
-        subhost__plain_sibling(fd, PLAIN_SHARED_GIL, busy);
-    double shared = mean_turn(tstate);
+    close(shared_gate);
+    usleep(50000);
+    double shared = median_turn(tstate);
     /* One switch interval is 5 ms. */
     subhost__see(fd, "shared GIL: %s",
                  shared > 4 ? "at least a switch interval" : "no wait");

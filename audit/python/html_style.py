@@ -46,6 +46,8 @@ table { border-collapse: collapse; width: 100%; background: var(--panel); }
 th, td { text-align: left; vertical-align: top; padding: .45rem .7rem; }
 th { border-bottom: 2px solid var(--line); white-space: nowrap; }
 td { border-top: 1px solid var(--line); overflow-wrap: anywhere; min-width: 6rem; }
+td > code { white-space: nowrap; }
+td > details { min-width: 14rem; }
 td.status, td.number { min-width: 0; overflow-wrap: normal; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 tbody tr:hover { background: var(--row); }
