@@ -8,7 +8,7 @@
 #include "probe.h"
 #include "report.h"
 
-#define DEFAULT_LIMIT SUBHOST_MSEC(10000)
+#define DEFAULT_LIMIT SUBHOST_MSEC(15000)
 
 #define DECLARE_PROBE(name) extern const struct probe subhost__probe_##name;
 AUDIT_PROBES(DECLARE_PROBE)

@@ -11,7 +11,7 @@
 
 #include "probe.h"
 
-#define LIMIT SUBHOST_MSEC(8000)
+#define LIMIT SUBHOST_MSEC(12000)
 
 subhost_host *subhost__hosted_open(int fd, const subhost_options *options)
 {

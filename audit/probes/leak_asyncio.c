@@ -20,5 +20,5 @@ const struct probe subhost__probe_leak_asyncio = {
     .expected = {{FROM(3, 13), "more than 3 MiB a round"},
                  {FROM(3, 14), "256 KiB to 1 MiB a round"}},
     .run = run,
-    .limit = SUBHOST_MSEC(15000),
+    .limit = SUBHOST_MSEC(20000),
 };

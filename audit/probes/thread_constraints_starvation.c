@@ -7,7 +7,7 @@
 #include "audit/probe.h"
 
 #define SIBLINGS 4
-#define TURNS 15
+#define TURNS 7
 
 /* Starts siblings that spin once the pipe is closed: created beside busy ones they would take
  * their time. Returns the end to close. */
