@@ -21,10 +21,11 @@ body {
 }
 h1 { font-size: 1.4rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-p.machine { margin: 0; color: var(--dim); }
+p.machine { margin: 0; overflow-wrap: anywhere; color: var(--dim); }
 code, pre, td.id, .mono { font-family: ui-monospace, monospace; font-size: .92em; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; }
 a { color: var(--accent); }
+section + p.machine { margin-top: 1.5rem; }
 ul.summary { display: flex; flex-wrap: wrap; gap: .75rem; list-style: none; padding: 0; }
 ul.summary li {
   border: 1px solid var(--line); border-radius: .5rem; background: var(--panel);
@@ -45,7 +46,7 @@ ul.summary b { font-size: 1.25rem; margin-right: .35rem; }
 table { border-collapse: collapse; width: 100%; background: var(--panel); }
 th, td { text-align: left; vertical-align: top; padding: .45rem .7rem; }
 th { border-bottom: 2px solid var(--line); white-space: nowrap; }
-td { border-top: 1px solid var(--line); overflow-wrap: anywhere; min-width: 6rem; }
+td { border-top: 1px solid var(--line); overflow-wrap: anywhere; min-width: 9rem; }
 td > code { white-space: nowrap; }
 td > details { min-width: 14rem; }
 td.status, td.number { min-width: 0; overflow-wrap: normal; }

@@ -11,6 +11,10 @@ POLICY = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
           "img-src data:")
 
 
+# Texts that have no column of their own in the general table.
+ELSEWHERE = ("constraint", "source", "meaning", "reason")
+
+
 class Html(str):
     """Text that is HTML already; all else is escaped."""
 
@@ -58,7 +62,7 @@ class Page:
         """`short`, which opens to the item's texts and details."""
         pairs = [(report.TEXTS[key], one[key]) for key in keys if key in one]
         pairs += list(one["detail"].items())
-        inside = [self.element("dt", key) + self.element("dd", self.element("pre", value))
+        inside = [self.element("dt", key) + self.element("dd", self._value(value))
                   for key, value in pairs]
         if not inside:
             return self.text(short)
@@ -66,12 +70,17 @@ class Page:
                             self.element("dl", *map(Html, inside)))
 
 
+    def _value(self, value):
+        """Several lines are what a program printed."""
+        return self.element("pre", value) if "\n" in str(value) else self.text(value)
+
+
 def _items(document, kind, page):
     if hasattr(kind, "columns"):
         columns = kind.columns(document)
     else:
         columns = [("id", lambda one: page.element("code", one["id"])),
-                   ("what", lambda one: page.details(one, one["title"])),
+                   ("what", lambda one: page.details(one, one["title"], ELSEWHERE)),
                    ("expected", lambda one: one.get("expected", "")),
                    ("seen", lambda one: one.get("seen", one.get("reason", "")))]
     return page.table([("status", page.status), *columns], document["items"],
