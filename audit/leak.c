@@ -37,9 +37,9 @@ void subhost__see_leak(int fd, const char *code, int warm_up, int rounds)
     rounds_of(fd, code, rounds);
     double each = (double)(resident_kib() - before) / rounds;
     subhost__see(fd, "%s a round",
-                 each < 256    ? "less than 256 KiB"
-                 : each < 1024 ? "256 KiB to 1 MiB"
-                 : each < 3072 ? "1 to 3 MiB"
+                 each < 200    ? "less than 200 KiB"
+                 : each < 800  ? "200 to 800 KiB"
+                 : each < 3072 ? "0.8 to 3 MiB"
                                : "more than 3 MiB");
     subhost__see_detail(fd, "growth", "%.0f KiB a round, %d rounds", each, rounds);
 }

@@ -18,7 +18,7 @@ const struct probe subhost__probe_leak_asyncio = {
     .source = "measured here",
     .meaning = "what a program imports can leave more behind than the interpreter itself",
     .expected = {{FROM(3, 13), "more than 3 MiB a round"},
-                 {FROM(3, 14), "256 KiB to 1 MiB a round"}},
+                 {FROM(3, 14), "200 to 800 KiB a round"}},
     .run = run,
     .limit = SUBHOST_MSEC(20000),
 };

@@ -18,7 +18,7 @@ const struct probe subhost__probe_leak_bare = {
     .source = "measured here; PEP 684, \"per-interpreter obmalloc\"",
     .meaning =
         "where it is not, reuse interpreters, and count how often they are replaced",
-    .expected = {{FROM(3, 13), "1 to 3 MiB a round"},
-                 {FROM(3, 14), "less than 256 KiB a round"}},
+    .expected = {{FROM(3, 13), "0.8 to 3 MiB a round"},
+                 {FROM(3, 14), "less than 200 KiB a round"}},
     .run = run,
 };
