@@ -461,6 +461,57 @@ SUBHOST_API const char *subhost_task_name(const subhost_task *task);
 /* Gives the handle back; NULL is allowed. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_task_release(subhost_task *task);
 
+/* ---- audits --------------------------------------------------------------------- */
+
+/* One list: audit, its name; behind it what `names` are. */
+#define SUBHOST_AUDITS(X) X(SUBHOST_AUDIT_HOST, "host") /* probes; none: all of them */
+
+enum subhost_audit_kind {
+#define SUBHOST_AUDIT_ENUM(name, text) name,
+    SUBHOST_AUDITS(SUBHOST_AUDIT_ENUM)
+#undef SUBHOST_AUDIT_ENUM
+};
+
+/* One list: format of a report, its name. */
+#define SUBHOST_FORMATS(X)                                                               \
+    X(SUBHOST_FORMAT_TEXT, "text") /* for people; coloured on a terminal */              \
+    X(SUBHOST_FORMAT_JSON, "json") /* docs/report.schema.json */                         \
+    X(SUBHOST_FORMAT_TAP, "tap")   /* version 14, for prove and its like */              \
+    X(SUBHOST_FORMAT_HTML, "html") /* one file that needs no other */
+
+enum subhost_format {
+#define SUBHOST_FORMAT_ENUM(name, text) name,
+    SUBHOST_FORMATS(SUBHOST_FORMAT_ENUM)
+#undef SUBHOST_FORMAT_ENUM
+};
+
+typedef struct subhost_audit_options {
+    size_t size;
+    enum subhost_audit_kind kind;
+    enum subhost_format format;
+    const char
+        *output; /* a file, written whole and then renamed; NULL: standard output */
+    int count;   /* of names */
+    const char *const *names;
+    int jobs;    /* examined at the same time; 0: as many as there are processors */
+    int verbose; /* non-zero: all that is known of each item, in text */
+    /* Called after each item of `total`, on whatever thread; must not block. */
+    void (*on_progress)(unsigned done, unsigned total, const char *name, void *data);
+    void *on_progress_data;
+} subhost_audit_options;
+
+#define SUBHOST_AUDIT_OPTIONS_INIT                                                       \
+    {                                                                                    \
+        .size = sizeof(subhost_audit_options)                                            \
+    }
+
+/* Examines, writes the report, and returns the number of findings: 0 when all is as it
+ * should be. What is examined runs in throwaway children; a host of its own makes the
+ * report. SIGINT and SIGTERM end it early; then SUBHOST_ESTATE is returned, after the signal
+ * has had the effect that the process set for it. Main thread while no host is open and
+ * CPython is not initialized, no GIL, blocks until it is done, forks. */
+SUBHOST_API int subhost_audit(const subhost_audit_options *options, subhost_error **err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -4,6 +4,7 @@
 
 #include <subhost.h>
 
+#include "audit.h"
 #include "options.h"
 #include "policy.h"
 #include "run.h"
@@ -35,10 +36,16 @@ static int main_policy(int argc, char **argv)
     return flushed(policy_command(argc, argv));
 }
 
+static int main_audit(int argc, char **argv)
+{
+    return flushed(audit_command(argc, argv));
+}
+
 /* One list: command, its function, help. */
 #define COMMANDS(X)                                                                      \
     X(run, "run a Python program in an interpreter of its own")                          \
-    X(policy, "list, show or check policies: what programs may do")
+    X(policy, "list, show or check policies: what programs may do")                      \
+    X(audit, "examine CPython, and what the host does with it, on this machine")
 
 static void print_help(void)
 {
