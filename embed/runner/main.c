@@ -4,6 +4,7 @@
 
 #include <subhost.h>
 
+#include "map.h"
 #include "options.h"
 #include "run.h"
 
@@ -29,8 +30,23 @@ static int main_run(int argc, char **argv)
     return run_command(&options);
 }
 
+static int main_map(int argc, char **argv)
+{
+    struct map_options options;
+    int status = map_parse(argc, argv, &options);
+    if (status)
+        return status;
+    if (options.help) {
+        map_print_help();
+        return flushed(0);
+    }
+    return map_command(&options);
+}
+
 /* One list: command, its function, help. */
-#define COMMANDS(X) X(run, "run a Python program in an interpreter of its own")
+#define COMMANDS(X)                                                                      \
+    X(run, "run a Python program in an interpreter of its own")                          \
+    X(map, "call a function for each of many JSON lines, several at once")
 
 static void print_help(void)
 {

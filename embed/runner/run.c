@@ -87,7 +87,7 @@ static void on_signal(subhost_host *host, const subhost_signal_event *event, voi
 
 /* ---- the end -------------------------------------------------------------------- */
 
-static void print_stats(subhost_host *host)
+void run_print_stats(subhost_host *host)
 {
     subhost_stats stats = {.size = sizeof stats};
     struct rusage usage;
@@ -120,7 +120,7 @@ static int fail(subhost_error *err)
 
 /* What the environment says of the host's options: for tests, and to find out whether one
  * of these mechanisms is what a program stumbles over. */
-static subhost_options options_from_environment(void)
+subhost_options run_host_options(void)
 {
     subhost_options options = SUBHOST_OPTIONS_INIT;
     const char *doorbell = getenv("SUBHOST_DOORBELL");
@@ -135,7 +135,7 @@ static subhost_options options_from_environment(void)
 
 int run_print_abilities(void)
 {
-    subhost_options options = options_from_environment();
+    subhost_options options = run_host_options();
     subhost_host *host;
     subhost_error *err = NULL;
     if (subhost_open(&options, &host, &err))
@@ -208,7 +208,7 @@ int run_command(const struct options *options)
                                    "put the program into a file, or leave out -n");
     struct run run = {.options = options};
     subhost_error *err = NULL;
-    subhost_options host_options = options_from_environment();
+    subhost_options host_options = run_host_options();
     host_options.trail = options->trail;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
@@ -234,7 +234,7 @@ int run_command(const struct options *options)
     }
     int status = code ? fail(err) : run.status;
     if (options->stats)
-        print_stats(run.host);
+        run_print_stats(run.host);
     for (int worker = 0; worker < options->workers; worker++)
         subhost_task_release(run.tasks[worker]);
     free(run.tasks);
