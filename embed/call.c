@@ -55,6 +55,7 @@ bool subhost__call_function(subhost_interp *interp, PyObject *function,
     subhost_value_clear(result);
     PyObject *argument = subhost__value_to_object(interp, data, size);
     PyObject *object = argument ? PyObject_CallOneArg(function, argument) : NULL;
+    failure->code = argument ? CALL_RAISED : CALL_BAD_ARGUMENT;
     Py_XDECREF(argument);
     int code = object ? subhost__value_from_object(interp, result, object, plain) : -1;
     Py_XDECREF(object);

@@ -259,7 +259,6 @@ void subhost__call_conclude(subhost_call *call, enum subhost_outcome_kind kind,
     call->traceback = traceback;
     call->outcome = (subhost_outcome){.size = sizeof call->outcome,
                                       .kind = kind,
-                                      .code = kind == SUBHOST_RAISED,
                                       .cancel_reason = reason,
                                       .status = status};
 }

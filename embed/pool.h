@@ -147,7 +147,11 @@ int64_t subhost__pools_tick(subhost_host *host, int64_t now);
 /* pool_workers.c: the main thread's: making, replacing, ending them. */
 int64_t subhost__pool_tick_workers(subhost_pool *pool, int64_t now);
 void subhost__worker_free(struct worker *worker);
-/* pool_process.c: gives each process that has no call one. */
+/* One more interpreter could not be had. */
+void subhost__pool_note_failure(subhost_pool *pool, const char *why);
+/* pool_process.c: has a new process import what will be called. False: it cannot. */
+bool subhost__worker_warm(struct worker *worker);
+/* Gives each process that has no call one. */
 int64_t subhost__pool_feed_processes(subhost_pool *pool, int64_t now);
 /* In the child: the call that a task is; its result is set in the task. */
 PyObject *subhost__value_call_run(subhost_interp *interp, subhost_task *task);
@@ -165,9 +169,14 @@ bool subhost__worker_expire(struct worker *worker);
 
 /* call.c: calls a function with an encoded argument. The result is put into `result`: true.
  * Else false: the exception is described. Owned strings, or NULL. GIL held. */
+enum call_code {
+    CALL_RAISED = 1,
+    CALL_BAD_ARGUMENT = 2, /* no object could be made of it */
+};
 struct call_failure {
     enum subhost_outcome_kind kind; /* RAISED or FAILED */
     int status;
+    int code; /* CALL_RAISED, CALL_BAD_ARGUMENT */
     bool is_cancel;
     char *detail, *traceback;
 };

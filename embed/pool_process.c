@@ -51,6 +51,7 @@ static bool take_result(subhost_call *call, const subhost_task *task)
     enum subhost_outcome_kind kind =
         (enum subhost_outcome_kind)subhost__unpack_u64(&unpack);
     int status = (int)subhost__unpack_u64(&unpack);
+    int code = (int)subhost__unpack_u64(&unpack);
     char *detail = subhost__unpack_string(&unpack);
     char *traceback = subhost__unpack_string(&unpack);
     if (unpack.failed) {
@@ -59,7 +60,27 @@ static bool take_result(subhost_call *call, const subhost_task *task)
         return false;
     }
     subhost__call_conclude(call, kind, status, -1, detail, traceback);
+    call->outcome.code = code;
     return true;
+}
+
+/* It has imported the functions, or has told nobody why not: the first call will. */
+static void on_warm(subhost_task *task, void *data)
+{
+    struct worker *worker = data;
+    subhost_pool *pool = worker->pool;
+    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_task_wait(task, 0, &outcome, NULL);
+    worker->task = NULL;
+    if (outcome.kind != SUBHOST_RETURNED)
+        subhost__pool_note_failure(pool, outcome.detail);
+    pthread_mutex_lock(&pool->lock);
+    worker->state = outcome.kind == SUBHOST_RETURNED && worker->state == WORKER_STARTING
+                        ? WORKER_SPARE
+                        : WORKER_ENDED;
+    pthread_mutex_unlock(&pool->lock);
+    subhost_task_release(task);
+    subhost__loop_wake(pool->host);
 }
 
 static void on_end(subhost_task *task, void *data)
@@ -93,22 +114,26 @@ static void on_end(subhost_task *task, void *data)
     subhost__loop_wake(pool->host);
 }
 
-static bool send(struct worker *worker, subhost_call *call)
+/* A task with a function, and the argument of the call; without one it is to import the
+ * function and no more. */
+static subhost_task *make_task(struct worker *worker, const subhost_function *function,
+                               const subhost_call *call)
 {
     subhost_pool *pool = worker->pool;
     const subhost_pool_options *o = &pool->options;
     struct pack pack = {0};
-    subhost__pack_string(&pack, call->function->module);
-    subhost__pack_string(&pack, call->function->name);
+    subhost__pack_string(&pack, function->module);
+    subhost__pack_string(&pack, function->name);
     subhost__pack_string(&pack, pool->path0);
     subhost__pack_u64(&pack, o->plain != 0);
     subhost__pack_u64(&pack, o->stdout_to_stderr != 0);
-    subhost__pack_bytes(&pack, call->argument.data, call->argument.size);
+    subhost__pack_bytes(&pack, call ? call->argument.data : NULL,
+                        call ? call->argument.size : 0);
     subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
     options.name = pool->name;
-    options.timeout = o->timeout;
+    options.timeout = call ? o->timeout : SUBHOST_FOREVER;
     options.grace = o->grace;
-    options.on_end = on_end;
+    options.on_end = call ? on_end : on_warm;
     options.on_end_data = worker;
     subhost_task *task = pack.failed ? NULL
                                      : subhost__task_make_call(worker->interp, pack.data,
@@ -116,6 +141,11 @@ static bool send(struct worker *worker, subhost_call *call)
     free(pack.data);
     if (task)
         task->calls_value = true;
+    return task;
+}
+
+static bool send(struct worker *worker, subhost_task *task, subhost_call *call)
+{
     worker->running = call;
     worker->task = task;
     if (task && subhost__task_enqueue(task, NULL) == 0)
@@ -124,6 +154,16 @@ static bool send(struct worker *worker, subhost_call *call)
     worker->running = NULL;
     worker->task = NULL;
     return false;
+}
+
+bool subhost__worker_warm(struct worker *worker)
+{
+    subhost_pool *pool = worker->pool;
+    if (atomic_load(&pool->n_functions) == 0) {
+        worker->state = WORKER_SPARE;
+        return true;
+    }
+    return send(worker, make_task(worker, &pool->functions[0], NULL), NULL);
 }
 
 int64_t subhost__pool_feed_processes(subhost_pool *pool, int64_t now)
@@ -137,7 +177,7 @@ int64_t subhost__pool_feed_processes(subhost_pool *pool, int64_t now)
         if (worker->state != WORKER_ACTIVE || worker->task ||
             subhost__pool_dequeue(pool, &call, 1, NULL) == 0)
             continue;
-        if (send(worker, call))
+        if (send(worker, make_task(worker, call->function, call), call))
             continue;
         /* Its process has ended while it had nothing to do. */
         subhost__pool_requeue(pool, &call, 1);
@@ -157,6 +197,7 @@ static void pack_failure(struct pack *pack, const struct call_failure *failure)
     subhost__pack_u64(pack, false);
     subhost__pack_u64(pack, (uint64_t)failure->kind);
     subhost__pack_u64(pack, (uint64_t)failure->status);
+    subhost__pack_u64(pack, (uint64_t)failure->code);
     subhost__pack_string(pack, failure->detail);
     subhost__pack_string(pack, failure->traceback);
 }

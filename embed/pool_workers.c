@@ -104,7 +104,7 @@ static void end_queue(subhost_pool *pool, enum subhost_outcome_kind kind, int st
     }
 }
 
-static void note_failure(subhost_pool *pool, const char *why)
+void subhost__pool_note_failure(subhost_pool *pool, const char *why)
 {
     pthread_mutex_lock(&pool->lock);
     free(pool->failure);
@@ -127,7 +127,7 @@ static void on_end(subhost_task *task, void *data)
         worker->abandoned = true;
         pool->replaced++;
     } else if (outcome.kind == SUBHOST_FAILED || outcome.kind == SUBHOST_RAISED) {
-        note_failure(pool, outcome.detail);
+        subhost__pool_note_failure(pool, outcome.detail);
     } else if (!retired && outcome.cancel_reason >= 0 &&
                outcome.cancel_reason != SUBHOST_BY_DEADLINE) {
         /* Somebody has ended everything (a signal, say): the pool, too. */
@@ -182,7 +182,8 @@ static bool spawn(subhost_pool *pool)
     struct worker *worker = make_worker(pool);
     int code = worker ? start_interp(worker, &err) : SUBHOST_ENOMEM;
     if (code) {
-        note_failure(pool, err ? subhost_error_message(err) : "out of memory");
+        subhost__pool_note_failure(pool,
+                                   err ? subhost_error_message(err) : "out of memory");
         subhost_error_free(err);
         if (worker)
             subhost__worker_free(worker);
@@ -192,10 +193,11 @@ static bool spawn(subhost_pool *pool)
     pool->next_worker++;
     worker->next = pool->workers;
     pool->workers = worker;
-    if (pool->options.isolation == SUBHOST_ISOLATION_PROCESS)
-        worker->state = WORKER_SPARE; /* a call waits for its fork by itself */
     pthread_mutex_unlock(&pool->lock);
     atomic_fetch_add(&pool->live, 1);
+    if (pool->options.isolation == SUBHOST_ISOLATION_PROCESS &&
+        !subhost__worker_warm(worker))
+        set_state(worker, WORKER_ENDED);
     return true;
 }
 

@@ -320,7 +320,8 @@ enum subhost_reason {
 typedef struct subhost_outcome {
     size_t size;
     enum subhost_outcome_kind kind;
-    int code;           /* exited: the status; killed: the signal; raised: 1 */
+    int code; /* exited: the status; killed: the signal; raised: 1, or of a call 2: its
+               * argument was none that an object can be made of */
     const char *detail; /* owned by the task; "" when there is none */
     int cancel_reason;  /* enum subhost_reason when a cancel was asked for, else -1 */
     int status;         /* what the program's process would have exited with */

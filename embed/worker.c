@@ -192,6 +192,7 @@ static void conclude(struct worker *worker, subhost_call *call, enum call_phase 
             call, cancelled ? SUBHOST_CANCELLED : failure->kind,
             cancelled ? subhost__cancel_status(cancel->reason) : failure->status,
             cancelled ? (int)cancel->reason : -1, failure->detail, failure->traceback);
+        call->outcome.code = failure->code;
     }
 }
 

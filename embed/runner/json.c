@@ -125,6 +125,11 @@ bool json_parse(const char *data, size_t size, subhost_value *value, struct text
         text_add_string(error, "there is no JSON value on this line");
         return false;
     }
+    const char *nul = memchr(data, '\0', size);
+    if (nul) {
+        text_format(error, "invalid JSON: a NUL byte, at column %zu", nul - data + 1);
+        return false;
+    }
     json_t *json = json_loadb(data, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &problem);
     if (json) {
         add(value, json);

@@ -27,7 +27,6 @@
 
 /* Items on their way at the same time. */
 #define ITEMS 4096
-/* Of a process a call is a task of its own: fewer keep it busy. */
 #define PROGRESS_INTERVAL_MS 100
 /* An interpreter that is ready in the place of one that has to be given up. */
 #define SPARES 1
@@ -228,15 +227,22 @@ static int start_thread(pthread_t *thread, void *(*function)(void *), struct map
 
 /* ---- running ---------------------------------------------------------------------- */
 
-static void run(struct map *map)
+/* False: the writer has not come to its end in time after a signal: nobody reads what it
+ * writes. */
+static bool run(struct map *map)
 {
     bool show = isatty(STDERR_FILENO);
-    int64_t started_at = map_now(), shown_at = started_at;
+    int64_t started_at = map_now(), shown_at = started_at, leave_at = 0;
     struct pollfd ready[2] = {{.fd = subhost_fd(map->host), .events = POLLIN},
                               {.fd = map->done_fd, .events = POLLIN}};
     subhost_error *err = NULL;
     while (!atomic_load(&map->all_written)) {
-        if (poll(ready, 2, show ? PROGRESS_INTERVAL_MS : -1) < 0 && errno != EINTR)
+        if (ended_by && !leave_at)
+            leave_at = map_now() + map->options->grace;
+        if (leave_at && map_now() >= leave_at)
+            return false;
+        if (poll(ready, 2, show || ended_by ? PROGRESS_INTERVAL_MS : -1) < 0 &&
+            errno != EINTR)
             map_fail(map, STATUS_FAILED, "poll: %s", strerror(errno));
         if (subhost_dispatch(map->host, 0, &err) < 0) {
             map_fail(map, STATUS_FAILED, "%s", subhost_error_message(err));
@@ -250,6 +256,7 @@ static void run(struct map *map)
     }
     if (show)
         map_progress(map, started_at, true);
+    return true;
 }
 
 static void print_stats(struct map *map)
@@ -318,10 +325,10 @@ int map_command(const struct map_options *options)
     bool writes = map.done_fd >= 0 && start_thread(&writer, map_write, &map) == 0;
     if (writes && start_thread(&reader, map_read, &map) == 0)
         pthread_detach(reader);
-    if (writes) {
-        run(&map);
+    if (writes && run(&map))
         pthread_join(writer, NULL);
-    }
+    else if (writes)
+        pthread_detach(writer);
     if (options->stats)
         print_stats(&map);
     subhost_pool_close(

@@ -156,7 +156,8 @@ static bool ends_run(struct map *map, const subhost_outcome *outcome,
 {
     if (outcome->kind == SUBHOST_FAILED) {
         const char *traceback = subhost_call_traceback(call);
-        bool show = outcome->status == STATUS_CANNOT_RUN;
+        bool show =
+            outcome->status == STATUS_CANNOT_RUN && strstr(traceback, "\n  File ");
         map_fail(map, outcome->status, "%s: %s%s%s", map->options->function,
                  outcome->detail, show && *traceback ? "\n" : "", show ? traceback : "");
         return true;
