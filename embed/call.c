@@ -57,6 +57,9 @@ bool subhost__call_function(subhost_interp *interp, PyObject *function,
     PyObject *object = argument ? PyObject_CallOneArg(function, argument) : NULL;
     failure->code = argument ? CALL_RAISED : CALL_BAD_ARGUMENT;
     Py_XDECREF(argument);
+    /* A blocking call that was ended early, and no bytecode behind it that would notice. */
+    if (object && subhost__raise_now(interp, subhost__thread_self()) < 0)
+        Py_CLEAR(object);
     int code = object ? subhost__value_from_object(interp, result, object, plain) : -1;
     Py_XDECREF(object);
     if (code == 0)

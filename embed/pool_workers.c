@@ -289,8 +289,8 @@ static bool has_grown(subhost_pool *pool, int64_t now)
     return grown;
 }
 
-/* One that has done enough is replaced, if there is one to replace it by. True: there will
- * be one to be replaced, and no spare is there. */
+/* One that has done enough is replaced, if there is one to replace it by. True: one that
+ * will have to be is half there, and no spare is. */
 static bool recycle(subhost_pool *pool, int64_t now)
 {
     struct worker *oldest = NULL;
@@ -302,10 +302,12 @@ static bool recycle(subhost_pool *pool, int64_t now)
     }
     pthread_mutex_unlock(&pool->lock);
     uint64_t limit = pool->options.recycle_calls;
-    if (!oldest || !((limit && oldest->calls >= limit) || grown))
+    if (!oldest || !((limit && oldest->calls >= limit / 2) || grown))
         return false;
     if (count(pool, WORKER_SPARE) == 0)
         return true;
+    if (!grown && oldest->calls < limit)
+        return false;
     pool->recycled++;
     retire(oldest, false);
     activate(pool);

@@ -425,7 +425,7 @@ static int check_bytes(const unsigned char *data, size_t size, const char **why)
     unsigned depth = 0;
     size_t at = 0;
     subhost_item item = SUBHOST_ITEM_INIT;
-    while (open[0] > 0) {
+    while (open[0] > 0 || depth > 0) {
         int code = subhost__value_step(data, size, &at, &item, why);
         if (code <= 0)
             return code < 0 ? code : bad(why, "it ends before its last value");

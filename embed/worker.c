@@ -218,7 +218,10 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
         return false;
     }
     conclude(worker, call, how, ok, &failure);
-    atomic_fetch_add(&worker->calls, 1);
+    uint64_t calls = atomic_fetch_add(&worker->calls, 1) + 1;
+    uint64_t limit = worker->pool->options.recycle_calls;
+    if (limit && (calls == limit || calls == limit / 2))
+        subhost__loop_wake(worker->pool->host); /* it sees to a successor */
     bool ours = how != CALL_CANCELLING || end_cancel(interp, task);
     subhost__value_trim(&worker->result);
     int64_t now = subhost__now();
