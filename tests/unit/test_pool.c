@@ -5,7 +5,7 @@
 
 #include "pool.h"
 
-static const char module_text[] = "import os, re, time, threading\n"
+static const char module_text[] = "import os\n"
                                   "def same(x): return x\n"
                                   "def spin(x):\n"
                                   "    while x: pass\n"
@@ -309,33 +309,6 @@ static void test_timeouts(void **state)
     check_timeouts(SUBHOST_ISOLATION_PROCESS);
 }
 
-/* What cannot be interrupted costs its interpreter, and the next call has another. */
-static void test_abandoned(void **state)
-{
-    (void)state;
-    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
-    options.workers = 1;
-    options.timeout = options.grace = SUBHOST_MSEC(100);
-    struct pool p = open_pool(&options);
-    subhost_call *call;
-    subhost_outcome outcome = call_int(&p, "poolmod:stuck", 27, &call);
-    assert_int_equal(outcome.kind, SUBHOST_TIMED_OUT);
-    assert_non_null(strstr(outcome.detail, "abandoned"));
-    subhost_call_free(call);
-    outcome = call_int(&p, "poolmod:same", 5, &call);
-    assert_int_equal(outcome.kind, SUBHOST_RETURNED);
-    assert_int_equal(result_int(call), 5);
-    subhost_call_free(call);
-    subhost_pool_stats stats = {.size = sizeof stats};
-    subhost_pool_get_stats(p.pool, &stats);
-    assert_int_equal(stats.replaced, 1);
-    assert_int_equal(subhost_pool_close(p.pool, SUBHOST_MSEC(500), NULL), 0);
-    assert_int_equal(
-        subhost_close(p.host, SUBHOST_CLOSE_FINALIZE, SUBHOST_MSEC(500), NULL),
-        SUBHOST_EQUARANTINED);
-    _exit(0); /* the last test of its process: a host with a thread left in it stays */
-}
-
 static void test_killed(void **state)
 {
     (void)state;
@@ -481,6 +454,5 @@ int main(void)
         UNIT_TEST(test_timeouts), UNIT_TEST(test_killed),   UNIT_TEST(test_many),
         UNIT_TEST(test_close),    UNIT_TEST(test_mistakes),
     };
-    (void)test_abandoned;
     return cmocka_run_group_tests(tests, make_module, remove_module);
 }
