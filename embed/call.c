@@ -10,6 +10,7 @@
 /* What a runner says of a program that is not there, or that cannot be run. */
 #define STATUS_NOT_FOUND 127
 #define STATUS_CANNOT_RUN 126
+#define STATUS_KILLED 137
 
 static char *copy_text(PyObject *text)
 {
@@ -33,6 +34,14 @@ static void describe(subhost_interp *interp, PyObject *exception,
     subhost__raise_seal(self);
     failure->is_cancel = atomic_load(&interp->cancel.requested) &&
                          subhost__module_is_cancel(interp, exception);
+    PyObject *is_exit =
+        subhost__prelude_call(interp, "is_process_exit", "(O)", exception);
+    if (is_exit == Py_True) {
+        failure->kind = SUBHOST_KILLED;
+        failure->status = STATUS_KILLED;
+    }
+    Py_XDECREF(is_exit);
+    PyErr_Clear();
     PyObject *function = subhost__nursery_get(interp, "describe_exception");
     PyObject *pair = function ? PyObject_CallOneArg(function, exception) : NULL;
     if (pair && PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2) {

@@ -85,6 +85,25 @@ static void on_signal(subhost_host *host, const subhost_signal_event *event, voi
     map_stop(the_map);
 }
 
+/* What C code does to the process cannot be contained here, but said. */
+static void on_crash(int signo)
+{
+    static const char text[] = "subhost: map: a call has crashed the process: "
+                               "--isolation process contains that, "
+                               "and --resume FILE goes on where a run has stopped\n";
+    ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)n;
+    raise(signo); /* by default now, and delivered on the way out */
+}
+
+static void catch_crashes(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_RESETHAND};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaction(signals[i], &action, NULL);
+}
+
 /* ---- before anything is started -------------------------------------------------- */
 
 /* 0, or a status after a message. A file that is not there must not cost the results of those
@@ -321,6 +340,8 @@ int map_command(const struct map_options *options)
         subhost_close(map.host, SUBHOST_CLOSE_EXITING, 0, NULL);
         return status;
     }
+    if (options->isolation == SUBHOST_ISOLATION_INTERPRETER)
+        catch_crashes();
     map.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bool writes = map.done_fd >= 0 && start_thread(&writer, map_write, &map) == 0;
     if (writes && start_thread(&reader, map_read, &map) == 0)
