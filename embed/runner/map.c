@@ -32,7 +32,6 @@
 #define SPARES 1
 
 static int ended_by; /* the first SIGINT or SIGTERM; the main thread's */
-static struct map *the_map;
 
 /* ---- the end, before its time ----------------------------------------------------- */
 
@@ -76,13 +75,13 @@ void map_note(struct map *map, int status, const char *format, ...)
 
 static void on_signal(subhost_host *host, const subhost_signal_event *event, void *data)
 {
-    (void)host, (void)data;
+    (void)host;
     if (event->signo != SIGINT && event->signo != SIGTERM)
         return;
     if (ended_by)
         _exit(128 + event->signo);
     ended_by = event->signo;
-    map_stop(the_map);
+    map_stop(data);
 }
 
 /* What C code does to the process cannot be contained here, but said. */
@@ -194,6 +193,7 @@ static int open_pool(struct map *map, subhost_error **err)
     host_options.trail = o->trail;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
+    host_options.on_signal_data = map;
     int code = subhost_open(&host_options, &map->host, err);
     if (code)
         return code;
@@ -329,7 +329,6 @@ int map_command(const struct map_options *options)
                       .room = PTHREAD_COND_INITIALIZER};
     subhost_error *err = NULL;
     pthread_t reader, writer;
-    the_map = &map;
     int status = check_files(&map);
     if (!status && options->resume)
         status = open_journal(&map);

@@ -51,7 +51,7 @@ def killed(folder):
             (folder / path).unlink(missing_ok=True)
         while status is None:
             status = attempt(folder, mode, options,
-                             30 if kills >= 6 else random.uniform(0.1, 0.6) * PATIENCE)
+                             30 if kills >= 4 else random.uniform(0.1, 0.6) * PATIENCE)
             kills += status is None
         got = (folder / "out").read_text()
         if options:
