@@ -16,6 +16,7 @@
 #include "interp.h"
 #include "module.h"
 #include "policing.h"
+#include "pool.h"
 
 /* A program that asyncio or trio runs keeps the whole grace period to end in the loop's
  * own way; then Cancelled is raised over it, and this long later it is abandoned. */
@@ -60,7 +61,9 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     struct cancel *cancel = &interp->cancel;
     pthread_mutex_lock(&interp->lock);
     bool first = interp->current == task && !atomic_load(&cancel->requested) &&
-                 interp->state != INTERP_QUARANTINED;
+                 interp->state != INTERP_QUARANTINED &&
+                 (!task->worker || reason != SUBHOST_BY_DEADLINE ||
+                  subhost__worker_expire(task->worker));
     if (first) {
         cancel->reason = reason;
         cancel->text = text && *text ? strdup(text) : NULL;
@@ -439,7 +442,8 @@ int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now)
     if (interp->current && (state == INTERP_RUNNING || state == INTERP_FINISHING)) {
         task = interp->current;
         subhost__task_ref(task);
-        next = task->deadline;
+        next =
+            task->worker ? subhost__worker_deadline(task->worker, now) : task->deadline;
         if (atomic_load(&interp->cancel.requested))
             at = climb(interp, now);
     }

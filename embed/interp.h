@@ -198,10 +198,13 @@ struct subhost_task {
     /* A call of a nursery's instead of a program: what to call, and what came of it. Both
      * malloc'ed and owned; the result is set before the terminal event. */
     bool is_call;
+    bool
+        calls_value; /* its payload is a function and an encoded value (pool_process.c) */
     unsigned char *payload, *result;
     size_t payload_size, result_size;
-    unsigned parent_id;      /* 0: none */
-    subhost_task *parent;    /* a reference, NULL: none, or in another process */
+    struct worker *worker; /* which serves a pool's calls in it; NULL: it is none such */
+    unsigned parent_id;    /* 0: none */
+    subhost_task *parent;  /* a reference, NULL: none, or in another process */
     struct nursery *nursery; /* a reference, NULL: none */
     int64_t timeout, grace;
     subhost_policy *policy; /* a reference; NULL: nothing given */
@@ -257,6 +260,8 @@ struct subhost_host {
     unsigned next_serial, next_task;
     bool closing, exiting;
     subhost_stats stats;
+
+    subhost_pool *pools; /* the main thread's */
 
     /* Forks (forkserver.c, children.c, child.c). */
     struct forkserver *forkserver; /* NULL: not started, or this is a forked child */
@@ -334,6 +339,10 @@ void *subhost__driver_main(void *arg);
 void subhost__program_run(subhost_interp *interp, subhost_task *task,
                           subhost_outcome *outcome, char **detail);
 
+/* Puts it in front of sys.path, unless PYTHONSAFEPATH forbids; "" stands for the current
+ * directory, whatever that will be. GIL held. 0, or -1 with an exception set. */
+int subhost__program_path0(const char *path0);
+
 /* standard_input.c: all of it, owned by the process; NULL with errno. GIL held, released
  * while it reads. */
 const char *subhost__standard_input(size_t *size);
@@ -367,7 +376,12 @@ subhost_task *subhost__task_make_program(subhost_interp *interp,
 subhost_task *subhost__task_make_call(subhost_interp *interp, const void *payload,
                                       size_t size, const subhost_task_options *options,
                                       subhost_task *parent);
+/* One that serves a pool's calls (worker.c). */
+subhost_task *subhost__task_make_worker(subhost_interp *interp, struct worker *worker,
+                                        const subhost_task_options *options);
 int subhost__task_enqueue(subhost_task *task, subhost_error **err);
+/* The call that was cancelled in a worker has ended: the next one may start tasks. */
+void subhost__task_forget_cancel(subhost_task *task);
 /* Cancels the calls that `task` has started and that still live, within what is left of its
  * grace period. They do the same with theirs. Any thread, GIL or not. */
 void subhost__task_cancel_children(subhost_task *task, enum subhost_reason reason,

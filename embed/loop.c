@@ -12,6 +12,7 @@
 #include "capture.h"
 #include "fd.h"
 #include "interp.h"
+#include "pool.h"
 #include "process.h"
 
 /* How many of the watched are heard in one round; the others are ready the next time. */
@@ -223,6 +224,9 @@ static int handle(subhost_host *host, bool *woken)
     int events = subhost__signals_dispatch(host);
     int64_t next = subhost__children_tick(host);
     int64_t at = tick(host);
+    if (at < next)
+        next = at;
+    at = subhost__pools_tick(host, subhost__now());
     if (at < next)
         next = at;
     at = resume_captures(host);

@@ -16,6 +16,7 @@
 
 #include "interp.h"
 #include "module.h"
+#include "pool.h"
 
 #include <marshal.h> /* after Python.h */
 
@@ -64,7 +65,7 @@ static int set_argv(const subhost_task *task, const char *argv0)
 
 /* Puts it in front of sys.path, unless PYTHONSAFEPATH forbids; "" stands for the current
  * directory, whatever that will be. */
-static int set_path0(const char *path0)
+int subhost__program_path0(const char *path0)
 {
     PyObject *flags = PySys_GetObject("flags"), *path = PySys_GetObject("path");
     PyObject *safe = flags ? PyObject_GetAttrString(flags, "safe_path") : NULL;
@@ -98,13 +99,13 @@ static int set_script_path0(const char *script)
 {
     char resolved[PATH_MAX];
     if (!realpath(script, resolved))
-        return set_path0("");
+        return subhost__program_path0("");
     char *slash = strrchr(resolved, '/');
     if (slash)
         slash[slash == resolved] = '\0';
     else
         resolved[0] = '\0';
-    return set_path0(resolved);
+    return subhost__program_path0(resolved);
 }
 
 /* A new __main__ with what python's has; a borrowed reference to its dict. */
@@ -249,7 +250,7 @@ static PyObject *run_script(const subhost_task *task, PyObject *dict)
     }
     if (directory || (!has_suffix(path, ".py") && is_importable_path(path))) {
         fclose(stream);
-        return set_path0(path) < 0 ? NULL : run_module("__main__", false);
+        return subhost__program_path0(path) < 0 ? NULL : run_module("__main__", false);
     }
     bool compiled = has_suffix(path, ".pyc");
     if (set_script_path0(path) < 0 || describe_script(dict, path, compiled) < 0) {
@@ -263,7 +264,8 @@ static PyObject *run_script(const subhost_task *task, PyObject *dict)
 
 static PyObject *run_stdin(const subhost_task *task, PyObject *dict)
 {
-    if (set_argv(task, "-") < 0 || set_path0("") < 0 || set_file(dict, "<stdin>") < 0)
+    if (set_argv(task, "-") < 0 || subhost__program_path0("") < 0 ||
+        set_file(dict, "<stdin>") < 0)
         return NULL;
     size_t size;
     const char *text = subhost__standard_input(&size);
@@ -281,7 +283,7 @@ static PyObject *run_stdin(const subhost_task *task, PyObject *dict)
 
 static PyObject *run_code(const subhost_task *task, PyObject *dict)
 {
-    if (set_argv(task, "-c") < 0 || set_path0("") < 0)
+    if (set_argv(task, "-c") < 0 || subhost__program_path0("") < 0)
         return NULL;
     PyObject *given = PyUnicode_DecodeLocale(task->source, "surrogateescape");
     PyObject *source =
@@ -305,7 +307,8 @@ static PyObject *run_code(const subhost_task *task, PyObject *dict)
 static PyObject *run_named_module(const subhost_task *task, int *status)
 {
     char cwd[PATH_MAX];
-    if (set_argv(task, "-m") < 0 || set_path0(getcwd(cwd, sizeof cwd) ? cwd : "") < 0)
+    if (set_argv(task, "-m") < 0 ||
+        subhost__program_path0(getcwd(cwd, sizeof cwd) ? cwd : "") < 0)
         return NULL;
     PyObject *result = run_module(task->source, true);
     if (!result && PyErr_ExceptionMatches(PyExc_SystemExit)) {
@@ -325,6 +328,10 @@ static PyObject *run_named_module(const subhost_task *task, int *status)
 
 static PyObject *run(subhost_interp *interp, subhost_task *task, int *status)
 {
+    if (task->worker)
+        return subhost__worker_run(interp, task);
+    if (task->calls_value)
+        return subhost__value_call_run(interp, task);
     if (task->is_call)
         return subhost__call_run(interp, task);
     PyObject *dict = main_dict(interp);
@@ -504,7 +511,7 @@ static void conclude(subhost_interp *interp, subhost_task *task, PyObject *excep
         bool interrupt = PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt);
         if (task->is_call)
             subhost__call_failed(interp, task, exception);
-        else
+        else if (!task->worker) /* whose calls have told theirs */
             show(interp, exception, is_cancel, outcome);
         if (is_cancel)
             outcome->status = subhost__cancel_status(cancel->reason);
@@ -627,7 +634,7 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     int status = 0;
     PyObject *result = run(interp, task, &status);
     /* A call's parent hears of signals for itself. */
-    if (interp->host->options.take_signals && !task->is_call) {
+    if (interp->host->options.take_signals && !task->is_call && !task->worker) {
         /* A Ctrl-C that has ended the program's child, say, is on its way to the main loop. */
         Py_BEGIN_ALLOW_THREADS subhost__loop_barrier(interp->host, SUBHOST_MSEC(20));
         Py_END_ALLOW_THREADS

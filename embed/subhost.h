@@ -392,7 +392,8 @@ enum subhost_reason {
 typedef struct subhost_outcome {
     size_t size;
     enum subhost_outcome_kind kind;
-    int code;           /* exited: the status; killed: the signal; raised: 1 */
+    int code; /* exited: the status; killed: the signal; raised: 1, or of a call 2: its
+               * argument was none that an object can be made of */
     const char *detail; /* owned by the task; "" when there is none */
     int cancel_reason;  /* enum subhost_reason when a cancel was asked for, else -1 */
     int status;         /* what the program's process would have exited with */
@@ -511,6 +512,199 @@ typedef struct subhost_audit_options {
  * has had the effect that the process set for it. Main thread while no host is open and
  * CPython is not initialized, no GIL, blocks until it is done, forks. */
 SUBHOST_API int subhost_audit(const subhost_audit_options *options, subhost_error **err);
+/* ---- values --------------------------------------------------------------------- */
+
+/* What crosses the boundary between a host and an interpreter, in an encoding of the host's
+ * own (of this process and this version: not for storage). One list: kind, its name. */
+#define SUBHOST_VALUE_KINDS(X)                                                           \
+    X(SUBHOST_VALUE_NONE, "None")                                                        \
+    X(SUBHOST_VALUE_BOOL, "bool")     /* integer: 0 or 1 */                              \
+    X(SUBHOST_VALUE_INT, "int")       /* integer: what fits into 64 bits */              \
+    X(SUBHOST_VALUE_BIGINT, "bigint") /* data: two's complement, little-endian */        \
+    X(SUBHOST_VALUE_FLOAT, "float")   /* number */                                       \
+    X(SUBHOST_VALUE_STR, "str")       /* data: UTF-8; a lone surrogate as three bytes */ \
+    X(SUBHOST_VALUE_BYTES, "bytes")   /* data */                                         \
+    X(SUBHOST_VALUE_LIST, "list")     /* length: how many values follow */               \
+    X(SUBHOST_VALUE_TUPLE, "tuple")   /* length: how many values follow */               \
+    X(SUBHOST_VALUE_DICT, "dict")     /* length: how many pairs of values follow */      \
+    X(SUBHOST_VALUE_PICKLE, "pickle") /* data: of any other object */                    \
+    X(SUBHOST_VALUE_JSON, "json")     /* data: a JSON text; json.loads() makes it */
+
+enum subhost_value_kind {
+#define SUBHOST_VALUE_KIND_ENUM(name, text) name,
+    SUBHOST_VALUE_KINDS(SUBHOST_VALUE_KIND_ENUM)
+#undef SUBHOST_VALUE_KIND_ENUM
+};
+
+#define SUBHOST_VALUE_DEPTH 2100      /* lists, tuples and dicts inside one another */
+#define SUBHOST_VALUE_SIZE UINT32_MAX /* bytes of one value, encoded */
+
+/* One value, or a part of one that is being put together. */
+typedef struct subhost_value subhost_value;
+
+/* The name of a kind, "list"; never NULL. Any thread, does not block. */
+SUBHOST_API const char *subhost_value_kind_name(enum subhost_value_kind kind);
+
+/* An empty value, to be freed with subhost_value_free(). Any thread, GIL or not, does not
+ * block. Neither do the functions below; one thread at a time may use a value. */
+SUBHOST_API int subhost_value_new(subhost_value **value, subhost_error **err);
+/* Frees it; NULL is allowed. Any thread, GIL or not, does not block. */
+SUBHOST_API void subhost_value_free(subhost_value *value);
+/* Makes it empty; its memory stays for what is put in next. Any thread. */
+SUBHOST_API void subhost_value_clear(subhost_value *value);
+
+/* These put in one value, or the next of the list, tuple or dict that was begun last (of a
+ * dict: key, value, key, value ...). Each returns 0 or a code; the first failure stays, so
+ * that one look, by subhost_value_check(), is enough. Data is copied. Any thread. */
+SUBHOST_API int subhost_value_add_none(subhost_value *value);
+SUBHOST_API int subhost_value_add_bool(subhost_value *value, int truth);
+SUBHOST_API int subhost_value_add_int(subhost_value *value, int64_t integer);
+/* Two's complement, little-endian. */
+SUBHOST_API int subhost_value_add_bigint(subhost_value *value, const void *bytes,
+                                         size_t length);
+SUBHOST_API int subhost_value_add_float(subhost_value *value, double number);
+/* UTF-8. What is not, is found where the value becomes an object. */
+SUBHOST_API int subhost_value_add_str(subhost_value *value, const char *text,
+                                      size_t length);
+SUBHOST_API int subhost_value_add_bytes(subhost_value *value, const void *bytes,
+                                        size_t length);
+/* A JSON text, of which the interpreter makes an object by json.loads(). */
+SUBHOST_API int subhost_value_add_json(subhost_value *value, const char *text,
+                                       size_t length);
+/* SUBHOST_VALUE_LIST, _TUPLE or _DICT; what follows is in there, until the end. */
+SUBHOST_API int subhost_value_begin(subhost_value *value, enum subhost_value_kind kind);
+SUBHOST_API int subhost_value_end(subhost_value *value);
+
+/* 0 when it is one whole value; else says what is wrong. Any thread. */
+SUBHOST_API int subhost_value_check(const subhost_value *value, subhost_error **err);
+
+/* Its encoded bytes, owned by the value until it is changed. Any thread. */
+SUBHOST_API const void *subhost_value_data(const subhost_value *value, size_t *size);
+/* Takes a copy of encoded bytes, and checks them. Any thread. */
+SUBHOST_API int subhost_value_load(subhost_value *value, const void *data, size_t size,
+                                   subhost_error **err);
+
+/* One step through a value. */
+typedef struct subhost_item {
+    size_t size;
+    enum subhost_value_kind kind;
+    int64_t integer;
+    double number;
+    const void *data; /* in the value; not terminated */
+    size_t length;    /* of data in bytes; of a list, tuple or dict: what follows */
+} subhost_item;
+
+#define SUBHOST_ITEM_INIT                                                                \
+    {                                                                                    \
+        .size = sizeof(subhost_item)                                                     \
+    }
+
+/* Reads a value from its beginning: `*at` is 0 before the first call. 1: there was one more
+ * item; 0: that was all; a negative code: the bytes make no sense. Any thread. */
+SUBHOST_API int subhost_value_next(const subhost_value *value, size_t *at,
+                                   subhost_item *item, subhost_error **err);
+
+/* ---- pools and calls ------------------------------------------------------------ */
+
+/* Interpreters that are kept warm and call functions: lighter than a task for each call. */
+typedef struct subhost_pool subhost_pool;
+/* A function that a pool's interpreters can call; the pool owns it. */
+typedef struct subhost_function subhost_function;
+/* One call: an argument, and then a result. It can be used again and again. */
+typedef struct subhost_call subhost_call;
+
+typedef struct subhost_pool_options {
+    size_t size;
+    const char *name; /* of its interpreters, with a number behind; NULL: "pool" */
+    int workers;      /* that call at the same time; 0: as many as CPUs */
+    int spares;       /* more that are ready, in case one has to be replaced */
+    enum subhost_gil gil;
+    enum subhost_isolation isolation;
+    int64_t timeout; /* of each call, from its start; 0 or SUBHOST_FOREVER: none */
+    int64_t grace;   /* from a cancel to abandonment; 0: 2 s */
+    /* Calls after which an interpreter is replaced by a warm one; 0: never. */
+    uint64_t recycle_calls;
+    /* Bytes by which the process may grow before one is; 0: no matter. */
+    uint64_t recycle_growth;
+    /* How many calls it holds at most, from submit to take; 0: 1024. */
+    unsigned calls;
+    const char
+        *path0; /* in front of sys.path, as python -m has its directory; NULL: none */
+    /* Non-zero: a result must be None, bool, int, float, str, bytes, list, tuple or dict, or
+     * derived from one of these; anything else is a TypeError. 0: other objects are pickled. */
+    int plain;
+    /* Non-zero: sys.stdout of its interpreters is their sys.stderr. */
+    int stdout_to_stderr;
+    /* Called on the main thread, out of subhost_dispatch(), when there are calls to take;
+     * NULL: who takes waits. */
+    void (*on_done)(subhost_pool *pool, void *data);
+    void *on_done_data;
+} subhost_pool_options;
+
+#define SUBHOST_POOL_OPTIONS_INIT                                                        \
+    {                                                                                    \
+        .size = sizeof(subhost_pool_options)                                             \
+    }
+
+/* Opens a pool; its interpreters come as they are needed. Deadlines, replacements and, with
+ * SUBHOST_ISOLATION_PROCESS, the calls themselves need the main thread in
+ * subhost_dispatch(). Main thread, no GIL, does not block. */
+SUBHOST_API int subhost_pool_open(subhost_host *host, const subhost_pool_options *options,
+                                  subhost_pool **pool, subhost_error **err);
+
+/* Prepares "module:function"; of a function inside something, "module:a.b". It is imported
+ * where it is first called: a call of one that is not there is SUBHOST_FAILED, with status
+ * 127, of one that cannot be imported or called with 126. Any thread, GIL or not, does not
+ * block. */
+SUBHOST_API int subhost_pool_function(subhost_pool *pool, const char *name,
+                                      subhost_function **function, subhost_error **err);
+
+/* A call of a function; its argument is to be put together. The caller's, to be freed with
+ * subhost_call_free() when it is not in the pool. `data` is the caller's own. Any thread. */
+SUBHOST_API int subhost_call_new(subhost_function *function, void *data,
+                                 subhost_call **call, subhost_error **err);
+SUBHOST_API void subhost_call_free(subhost_call *call);
+SUBHOST_API void *subhost_call_data(const subhost_call *call);
+/* The one argument; clear it before the next use. Not while it is in the pool. */
+SUBHOST_API subhost_value *subhost_call_argument(subhost_call *call);
+/* What came of it, after subhost_pool_take(): the result of one that has SUBHOST_RETURNED;
+ * of any other the outcome's detail says what happened ("ValueError: ..."), and the
+ * traceback, which may be "", where. Owned by the call until it is used again. */
+SUBHOST_API const subhost_value *subhost_call_result(const subhost_call *call);
+SUBHOST_API void subhost_call_outcome(const subhost_call *call, subhost_outcome *outcome);
+SUBHOST_API const char *subhost_call_traceback(const subhost_call *call);
+
+/* Puts calls into the pool, which has them until they are taken out again. Returns how many,
+ * from the first on; 0 when it has been full for `timeout`. Any thread, GIL or not; blocks
+ * up to `timeout`. */
+SUBHOST_API int subhost_pool_submit(subhost_pool *pool, subhost_call *const *calls,
+                                    size_t n, int64_t timeout, subhost_error **err);
+
+/* Takes out up to `n` calls that have ended, in no order; 0: `timeout` has passed, or
+ * subhost_pool_wake() was called. One thread at a time, GIL or not; blocks up to
+ * `timeout`. */
+SUBHOST_API int subhost_pool_take(subhost_pool *pool, subhost_call **calls, size_t n,
+                                  int64_t timeout, subhost_error **err);
+/* Has a subhost_pool_take() that waits, or else the next one, return. Any thread, GIL or
+ * not, does not block. */
+SUBHOST_API void subhost_pool_wake(subhost_pool *pool);
+
+typedef struct subhost_pool_stats {
+    size_t size;
+    uint64_t calls;    /* that have ended */
+    uint64_t timeouts; /* of these */
+    unsigned workers;  /* interpreters that live, spares too */
+    unsigned replaced; /* because they were abandoned or killed */
+    unsigned recycled; /* because of recycle_calls or recycle_growth */
+} subhost_pool_stats;
+
+/* Copies the counters. Any thread, GIL or not, does not block. */
+SUBHOST_API void subhost_pool_get_stats(subhost_pool *pool, subhost_pool_stats *stats);
+
+/* Cancels what runs, ends the interpreters. All calls are the caller's again; what has not
+ * run is SUBHOST_CANCELLED. Main thread, no GIL, blocks up to `grace` plus 100 ms. */
+SUBHOST_API int subhost_pool_close(subhost_pool *pool, int64_t grace,
+                                   subhost_error **err);
 
 #ifdef __cplusplus
 }

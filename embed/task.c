@@ -205,6 +205,15 @@ subhost_task *subhost__task_make_call(subhost_interp *interp, const void *payloa
     return task;
 }
 
+subhost_task *subhost__task_make_worker(subhost_interp *interp, struct worker *worker,
+                                        const subhost_task_options *options)
+{
+    subhost_task *task = make_task(interp, "worker", options);
+    if (task)
+        task->worker = worker;
+    return task;
+}
+
 /* Out of host->live; false when it was not there. Under host->lock. */
 static bool unlink_live(subhost_host *host, const subhost_task *task)
 {
@@ -273,6 +282,7 @@ void subhost__task_pack(struct pack *pack, const subhost_task *task, bool last)
     subhost__pack_string(pack, task->name);
     subhost__policing_pack(pack, task->policy);
     subhost__pack_u64(pack, task->is_call);
+    subhost__pack_u64(pack, task->calls_value);
     if (task->is_call) {
         subhost__pack_bytes(pack, task->payload, task->payload_size);
         return;
@@ -318,11 +328,15 @@ subhost_task *subhost__task_unpack(subhost_interp *interp, struct unpack *unpack
     char *name = subhost__unpack_string(unpack);
     o.name = name;
     subhost__policing_child(interp, subhost__policing_unpack(unpack));
-    if (subhost__unpack_u64(unpack)) {
+    bool is_call = subhost__unpack_u64(unpack);
+    bool calls_value = subhost__unpack_u64(unpack);
+    if (is_call) {
         size_t size;
         const unsigned char *payload = subhost__unpack_bytes(unpack, &size);
         if (!unpack->failed)
             task = subhost__task_make_call(interp, payload, size, &o, NULL);
+        if (task)
+            task->calls_value = calls_value;
     } else {
         task = unpack_program(interp, unpack, &o);
     }
@@ -568,6 +582,13 @@ void subhost__task_expect_cancel(subhost_task *task)
     /* Of two requests the first one counts: a deadline that passed has passed. */
     if (!task->cancel_asked)
         task->cancel_asked = task->cancel_expected = true;
+    pthread_mutex_unlock(&task->interp->host->lock);
+}
+
+void subhost__task_forget_cancel(subhost_task *task)
+{
+    pthread_mutex_lock(&task->interp->host->lock);
+    task->cancel_asked = false;
     pthread_mutex_unlock(&task->interp->host->lock);
 }
 

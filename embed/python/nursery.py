@@ -208,6 +208,24 @@ def _loads(data):
     return _Unpickler(_Reader(data)).load()
 
 
+def describe_exception(error):
+    """What a pool's call ended with, as two texts: in one line, and with its traceback."""
+    line = _name_of(type(error))
+    message = _message_of(error)
+    explanation = _prelude["explain"](error)
+    if _prelude["is_process_exit"](error):
+        return (
+            f"{message} would have ended the process, and all other calls with it: only "
+            "isolation in a process contains that",
+            _format(error),
+        )
+    return (
+        (f"{line}: {message}" if message else line)
+        + (f" ({explanation})" if explanation else ""),
+        _format(error),
+    )
+
+
 def pack_exception(error):
     """The result of a call that ended with an exception."""
     traceback = error.__traceback__

@@ -288,6 +288,57 @@ def _guard_exec():
     _posixsubprocess.fork_exec = fork_exec
 
 
+# ---- calls of a pool ------------------------------------------------------------------
+
+class ProcessExit(BaseException):
+    """Instead of the end of the process, which would be that of all other calls, too."""
+
+
+ProcessExit.__module__ = "subhost"
+_FATAL = ("SIGKILL", "SIGTERM", "SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGQUIT",
+          "SIGHUP", "SIGSTOP")
+
+
+def contain():
+    """In an interpreter of a pool: what Python code ends its process with ends the call. What
+    C code does to it, only a process of its own contains."""
+    fatal = {getattr(_signal, name) for name in _FATAL}
+    kill, raise_signal = posix.kill, _signal.raise_signal
+
+    def _exit(status):
+        raise ProcessExit(f"os._exit({status!r})")
+
+    def abort():
+        raise ProcessExit("os.abort()")
+
+    def check(signal):
+        if signal in fatal and not callable(getsignal(signal)):
+            raise ProcessExit(f"the signal {_signal.Signals(signal).name} to itself"
+                              if hasattr(_signal, "Signals") else f"the signal {signal}")
+
+    def contained_kill(pid, signal, /):
+        if pid == posix.getpid():
+            check(signal)
+        kill(pid, signal)
+
+    def contained_raise_signal(signalnum, /):
+        check(signalnum)
+        raise_signal(signalnum)
+
+    contained_kill.__name__, contained_raise_signal.__name__ = "kill", "raise_signal"
+    for function in (_exit, abort, contained_kill):
+        setattr(posix, function.__name__, function)
+        if "os" in sys.modules:
+            setattr(sys.modules["os"], function.__name__, function)
+    _signal.raise_signal = contained_raise_signal
+    if "signal" in sys.modules:
+        sys.modules["signal"].raise_signal = contained_raise_signal
+
+
+def is_process_exit(error):
+    return isinstance(error, ProcessExit)
+
+
 def capture(stdout, stderr):
     """sys.stdout and sys.stderr into these descriptors, line by line. They stay the host's:
     what a program does to them must not close them."""

@@ -5,6 +5,7 @@
 #include <subhost.h>
 
 #include "audit.h"
+#include "map.h"
 #include "options.h"
 #include "policy.h"
 #include "run.h"
@@ -41,11 +42,25 @@ static int main_audit(int argc, char **argv)
     return flushed(audit_command(argc, argv));
 }
 
+static int main_map(int argc, char **argv)
+{
+    struct map_options options;
+    int status = map_parse(argc, argv, &options);
+    if (status)
+        return status;
+    if (options.help) {
+        map_print_help();
+        return flushed(0);
+    }
+    return map_command(&options);
+}
+
 /* One list: command, its function, help. */
 #define COMMANDS(X)                                                                      \
     X(run, "run a Python program in an interpreter of its own")                          \
-    X(policy, "list, show or check policies: what programs may do")                      \
-    X(audit, "examine CPython, and what the host does with it, on this machine")
+    X(map, "call a function for each of many JSON lines, several at once")               \
+    X(audit, "examine CPython, and what the host does with it, on this machine")         \
+    X(policy, "list, show or check policies: what programs may do")
 
 static void print_help(void)
 {

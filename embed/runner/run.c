@@ -96,7 +96,7 @@ static void on_signal(subhost_host *host, const subhost_signal_event *event, voi
 
 /* ---- the end -------------------------------------------------------------------- */
 
-static void print_stats(subhost_host *host)
+void run_print_stats(subhost_host *host)
 {
     subhost_stats stats = {.size = sizeof stats};
     struct rusage usage;
@@ -129,7 +129,7 @@ static int fail(subhost_error *err)
 
 /* What the environment says of the host's options: for tests, and to find out whether one
  * of these mechanisms is what a program stumbles over. */
-static subhost_options options_from_environment(void)
+subhost_options run_host_options(void)
 {
     subhost_options options = SUBHOST_OPTIONS_INIT;
     const char *doorbell = getenv("SUBHOST_DOORBELL");
@@ -144,7 +144,7 @@ static subhost_options options_from_environment(void)
 
 int run_print_abilities(void)
 {
-    subhost_options options = options_from_environment();
+    subhost_options options = run_host_options();
     subhost_host *host;
     subhost_error *err = NULL;
     if (subhost_open(&options, &host, &err))
@@ -213,7 +213,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
     if (grace)
         subhost_duration(grace, &run.grace);
     subhost_error *err = NULL;
-    subhost_options host_options = options_from_environment();
+    subhost_options host_options = run_host_options();
     host_options.policy = policy;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
@@ -239,7 +239,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
     }
     int status = code ? fail(err) : run.status;
     if (options->stats)
-        print_stats(run.host);
+        run_print_stats(run.host);
     for (int worker = 0; worker < options->workers; worker++)
         subhost_task_release(run.tasks[worker]);
     free(run.tasks);

@@ -7,6 +7,11 @@
 /* Prints which of CPython's internals this machine's lets the host use. The exit status. */
 int run_print_abilities(void);
 
+/* The host's options as the environment has them. */
+subhost_options run_host_options(void);
+/* The host's counters, on stderr. */
+void run_print_stats(subhost_host *host);
+
 /* Runs the program and returns the exit status. */
 int run_command(const struct options *options);
 

@@ -8,7 +8,7 @@ import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import BUILD, SOURCE, SUBHOST, equal, main, ok, run, script, skip, subhost, test
+from tap import BUILD, PYTHON, SOURCE, SUBHOST, equal, main, ok, run, script, skip, subhost, test
 
 EXAMPLES = SOURCE / "docs" / "examples"
 PAGES = ["README.md", *sorted(str(p.relative_to(SOURCE)) for p in (SOURCE / "docs").glob("*.md"))]
@@ -53,6 +53,18 @@ def embed_poll_loop(folder):
 def embed_cancel(folder):
     prints("cancel.c", folder, "after 100 ms: the deadline passed\ncleaning up: no longer needed\n"
            "outcome: cancelled (subhost.Cancelled: no longer needed)\n")
+
+
+@test
+def embed_pool(folder):
+    prints("pool.c", folder, "0: float 4\n1: float 3\n2: raised: ValueError: "
+           f"{math_domain_error()}\n3: float 1\n")
+
+
+def math_domain_error():
+    """As this CPython says it."""
+    return run([PYTHON, "-c", "import math\ntry: math.sqrt(-2.0)\n"
+                "except ValueError as e: print(e)"]).out.strip()
 
 
 def blocks(page, kind):

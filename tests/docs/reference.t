@@ -40,12 +40,15 @@ def man_page(folder):
     """Options and statuses of --help stand in the man page."""
     page = (DOCS / "subhost.1").read_text().replace("\\-", "-")
     page = re.sub(r"\bFl (-?)", r"-\1", page)
-    text = subhost("run", "--help").out
-    options = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)(?= |,|$)", text.split("Options:")[1]
-                             .split("\n\n")[0], re.MULTILINE))
-    equal({option for option in options if option not in page}, set(), "the options")
-    statuses = set(re.findall(r"\b1[234]\d\b", text))
-    equal({status for status in statuses if status not in page}, set(), "the exit statuses")
+    for command in "run", "map":
+        text = subhost(command, "--help").out
+        options = set(re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)(?= |,|$)",
+                                 text.split("Options:")[1].split("\n\n")[0], re.MULTILINE))
+        equal({option for option in options if option not in page}, set(),
+              f"{command}: the options")
+        statuses = set(re.findall(r"\b1[234]\d\b", text))
+        equal({status for status in statuses if status not in page}, set(),
+              f"{command}: the exit statuses")
 
 
 @test

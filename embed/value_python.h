@@ -1,0 +1,17 @@
+/* Values as Python objects. GIL held. */
+#ifndef SUBHOST_VALUE_PYTHON_H
+#define SUBHOST_VALUE_PYTHON_H
+
+#include "interp.h"
+#include "value.h"
+
+/* Puts the object into the value: 0, or -1 with an exception set. `plain`: only what None,
+ * bool, int, float, str, bytes, list, tuple and dict are, or what is derived from them, and
+ * then as those; anything else is a TypeError. Without it, other objects are pickled. */
+int subhost__value_from_object(subhost_interp *interp, struct subhost_value *value,
+                               PyObject *object, bool plain);
+/* What encoded bytes stand for: a new reference, or NULL with an exception set. */
+PyObject *subhost__value_to_object(subhost_interp *interp, const unsigned char *data,
+                                   size_t size);
+
+#endif

@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""`subhost map`: what it reads, calls and writes, and what it says when it cannot."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from tap import PYTHON, SUBHOST, environment, equal, main, ok, run, script, subhost, test
+
+FUNCTIONS = """
+import ast, os, sys, time
+def square(x): return x * x
+def same(x): return x
+def fails(x):
+    if x % 10 == 7: raise ValueError(f"no {x}")
+    return x
+def slow(x):
+    time.sleep(0.05 if x == 0 else 0); return x
+def prints(x): print("hello", x); return x
+def where(x): return os.getcwd() in sys.path
+def count(path):
+    with open(path, "rb") as file:
+        tree = ast.parse(file.read())
+    kinds = {}
+    for node in ast.walk(tree):
+        kinds[type(node).__name__] = kinds.get(type(node).__name__, 0) + 1
+    return kinds
+class A:
+    @staticmethod
+    def b(x): return [x]
+RESULTS = [{1, 2}, b"x", float("nan"), {(1, 2): 3}, object(), 10 ** 5000]
+def odd(i): return RESULTS[i]
+loop = []
+loop.append(loop)
+def endless(x): return loop
+number = 3
+def flaky(x):
+    path = f"tries.{x}"
+    with open(path, "a") as file: file.write("x")
+    if os.path.getsize(path) < 3: raise OSError("not yet")
+    return os.path.getsize(path)
+"""
+
+PLAIN = """
+import importlib, json, sys
+sys.path.insert(0, "")
+module, name = sys.argv[1].split(":")
+function = getattr(importlib.import_module(module), name)
+for index, line in enumerate(open(sys.argv[2])):
+    print(json.dumps({"index": index, "ok": True, "value": function(json.loads(line))}))
+"""
+
+
+def lines(result):
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
+def values(result):
+    return [line.get("value") for line in lines(result)]
+
+
+def errors(result):
+    return {line["index"]: (line["kind"], line["error"]) for line in lines(result)
+            if not line["ok"]}
+
+
+def numbers(count):
+    return "".join(f"{i}\n" for i in range(count))
+
+
+@test
+def the_main_job(folder):
+    """The standard library's source files, as a plain loop would."""
+    script(folder, FUNCTIONS, "functions.py")
+    script(folder, PLAIN, "plain.py")
+    library = pathlib.Path(os.__file__).parent
+    files = sorted(library.glob("*.py"))[:60]
+    (folder / "in").write_text("".join(json.dumps(str(file)) + "\n" for file in files))
+    plain = run([PYTHON, "plain.py", "functions:count", "in"], cwd=folder)
+    for options in [], ["-j1"], ["-j", "3"], ["--isolation", "process"]:
+        got = subhost("map", *options, "functions:count", "in", cwd=folder)
+        equal((got.status, got.out), (0, plain.out), f"{options}: as a plain loop", result=got)
+    got = subhost("map", "--unordered", "functions:count", "in", cwd=folder)
+    equal(sorted(got.out.splitlines()), sorted(plain.out.splitlines()), "--unordered: the same")
+
+
+@test
+def order_and_input(folder):
+    script(folder, FUNCTIONS, "functions.py")
+    got = subhost("map", "functions:slow", input=numbers(2000), cwd=folder)
+    equal([line["index"] for line in lines(got)], list(range(2000)), "in the input's order")
+    equal(values(got), list(range(2000)), "each value with its index")
+    (folder / "a").write_text("1\n2")
+    (folder / "b").write_text("3\n")
+    got = subhost("map", "functions:square", "a", "-", "b", input="7\n", cwd=folder)
+    equal(values(got), [1, 4, 49, 9], "files and standard input, the last line without an end")
+    equal(subhost("map", "functions:square", input="", cwd=folder).status, 0, "nothing to do")
+    got = subhost("map", "functions:A.b", input="1\n", cwd=folder)
+    equal(values(got), [[1]], "a function inside a class")
+    got = subhost("map", "functions:where", input="1\n", cwd=folder)
+    equal(values(got), [True], "the current directory is importable")
+    got = subhost("map", "functions:prints", input="1\n", cwd=folder)
+    equal((values(got), got.err), ([1], "hello 1\n"), "what it prints goes to stderr")
+
+
+@test
+def round_trips(folder):
+    """Whatever JSON has, printed to the byte as json.dumps() prints it."""
+    script(folder, FUNCTIONS, "functions.py")
+    script(folder, PLAIN, "plain.py")
+    texts = ['"é \\u00e9 \\ud83d\\ude00 \\ud800 \\u0000 \\u007f \\\\ \\" / \\b\\f\\n\\r\\t"',
+             '"😀 ü"', "[]", "{}", '{"a": {"b": [1, [2, [3]]]}, "": null}', "-0", "-0.0",
+             "123456789012345678901234567890", "-9223372036854775809", "18446744073709551616",
+             "1e400", '{"a": 1, "b": 2, "a": 3}', "  [1 ,2 ]\r", "true", "null",
+             "[" * 500 + "]" * 500]
+    floats = [5e-324, 2.0 ** -44, 1e16, 9999999999999998.0, 1e-5, 0.0001, 0.1, 123456.789, 1e22,
+              1e23, 1.7976931348623157e308, 2.2250738585072014e-308, 2.0 ** 70, 1 / 3, 100.0]
+    floats += [2.0 ** n for n in range(-1074, 1024, 7)] + [1.1 ** n for n in range(-3000, 3000, 41)]
+    texts += [repr(number) for number in floats]
+    texts.remove("1e400")
+    (folder / "in").write_text("\n".join(texts), encoding="utf-8")
+    plain = run([PYTHON, "plain.py", "functions:same", "in"], cwd=folder)
+    got = subhost("map", "functions:same", "in", cwd=folder)
+    equal(got.out, plain.out, "as json.dumps() has it")
+    equal((got.status, len(lines(got))), (0, len(texts)), "all of them", result=got)
+
+
+@test
+def bad_input(folder):
+    script(folder, FUNCTIONS, "functions.py")
+    data = b'1\n{bad\n\n"\xff"\n[1,\x00 2]\nNaN\n1 2\n[1e999, bad\n"\\ud800" x\n2\n'
+    (folder / "in").write_bytes(data)
+    got = subhost("map", "functions:same", "in", cwd=folder)
+    found = errors(got)
+    equal({kind for kind, _ in found.values()}, {"bad-input"}, "the kind", result=got)
+    equal((sorted(found), got.status), (list(range(1, 9)), 1), "each by itself")
+    ok("NUL" in found[4][1] and "no JSON value" in found[2][1], "says what is wrong", found=found)
+    equal([line["value"] for line in lines(got) if line["ok"]], [1, 2], "the others are done")
+    with open(folder / "big", "wb") as file:
+        file.write(b'1\n"')
+        for _ in range(200):
+            file.write(b"x" * 1_000_000)
+        file.write(b'"\n2\n')
+    got = subhost("map", "functions:same", "big", cwd=folder)
+    equal((errors(got), len(lines(got))),
+          ({1: ("bad-input", "the line is longer than 64 MiB")}, 3), "a line of 200 MB")
+
+
+@test
+def failures(folder):
+    script(folder, FUNCTIONS, "functions.py")
+    for isolation in "interpreter", "process":
+        got = subhost("map", "--isolation", isolation, "functions:fails", input=numbers(20),
+                      cwd=folder)
+        found = [line for line in lines(got) if not line["ok"]]
+        equal([(line["index"], line["kind"], line["error"]) for line in found],
+              [(7, "raised", "ValueError: no 7"), (17, "raised", "ValueError: no 17")],
+              f"{isolation}: what was raised", result=got)
+        ok(all(line["traceback"].startswith("Traceback (most recent call last):\n")
+               and "in fails\n" in line["traceback"] for line in found), "with its traceback",
+           found=found)
+        equal((got.status, got.err), (1, ""), "status 1, and nothing else to say")
+    got = subhost("map", "functions:odd", input=numbers(6), cwd=folder)
+    kinds = {kind for kind, _ in errors(got).values()}
+    equal((sorted(errors(got)), kinds), (list(range(6)), {"raised"}), "no JSON has that",
+          result=got)
+    for index, word in enumerate(["TypeError", "bytes", "nan", "keys must be str", "TypeError",
+                                  "4300"]):
+        ok(word in errors(got)[index][1], f"says why: {word}", error=errors(got)[index])
+    got = subhost("map", "functions:endless", input="1\n", cwd=folder)
+    ok("nested too deep" in errors(got)[0][1], "a list that contains itself", result=got)
+    got = subhost("map", "--retry", "2", "functions:flaky", input=numbers(3), cwd=folder)
+    equal((values(got), got.status), ([3, 3, 3], 0), "--retry: again until it works", result=got)
+    for path in folder.glob("tries.*"):
+        path.unlink()
+    got = subhost("map", "--retry", "1", "functions:flaky", input=numbers(1), cwd=folder)
+    equal((got.status, (folder / "tries.0").read_text()), (1, "xx"), "and not more often")
+
+
+@test
+def what_cannot_be(folder):
+    script(folder, FUNCTIONS, "functions.py")
+    script(folder, "1 / 0\n", "broken.py")
+    script(folder, "import nosuchmodule\n", "imports.py")
+    for isolation in "interpreter", "process":
+        for name, status, word in [("nosuch:f", 127, "No module named 'nosuch'"),
+                                   ("functions:nosuch", 127, "has no attribute 'nosuch'"),
+                                   ("broken:f", 126, "ZeroDivisionError"),
+                                   ("imports:f", 126, "nosuchmodule"),
+                                   ("functions:number", 126, "is not callable"),
+                                   ("functions", 125, "module:function")]:
+            got = subhost("map", "--isolation", isolation, name, input="1\n", cwd=folder)
+            ok(got.status == status and word in got.err and got.out == "",
+               f"{isolation}: {name}: {status}", result=got)
+    for arguments, word in [((), "no function"), (("-j", "0", "a:b"), "not a number"),
+                            (("--timeout", "x", "a:b"), "not a duration"),
+                            (("--unorderd", "a:b"), "did you mean --unordered?"),
+                            (("functions:same", "nosuch.json"), "nosuch.json"),
+                            (("functions:same", "."), "Is a directory"),
+                            (("--gil", "x", "a:b"), "neither own nor shared")]:
+        got = subhost("map", *arguments, cwd=folder)
+        ok(got.status == 125 and word in got.err, f"map {arguments}: 125", result=got)
+
+
+@test
+def readers_and_disks(folder):
+    script(folder, FUNCTIONS, "functions.py")
+    (folder / "in").write_text(numbers(200000))
+    with open("/dev/full", "w") as full:
+        got = subprocess.run([SUBHOST, "map", "functions:same", "in"], stdout=full, cwd=folder,
+                             stderr=subprocess.PIPE, env=environment(), timeout=60)
+    equal((got.returncode, got.stderr), (125, b"subhost: map: standard output: No space left on "
+                                              b"device\n"), "a disk that is full")
+    process = subprocess.Popen([SUBHOST, "map", "functions:same", "in"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, cwd=folder, env=environment())
+    first = process.stdout.readline()
+    process.stdout.close()
+    equal((process.wait(60), process.stderr.read(), json.loads(first)["index"]), (-13, b"", 0),
+          "a reader that goes away ends it, as any filter")
+
+
+@test
+def statistics(folder):
+    script(folder, FUNCTIONS, "functions.py")
+    got = subhost("map", "--stats", "functions:fails", input=numbers(20), cwd=folder)
+    ok("items 20 read, 0 done before, 20 written, 2 not ok" in got.err, "--stats", result=got)
+    got = subhost("map", "--trail", "trail", "functions:same", input="1\n", cwd=folder)
+    events = [json.loads(line)["event"] for line in (folder / "trail").read_text().splitlines()]
+    ok("interp-created" in events, "--trail", events=events)
+    got = subhost("map", "--gil", "shared", "functions:square", input="3\n", cwd=folder)
+    equal(values(got), [9], "--gil shared")
+
+
+main()

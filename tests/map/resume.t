@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""`subhost map --resume FILE`: a run that is killed goes on where it stopped."""
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from tap import PATIENCE, SUBHOST, environment, equal, main, ok, script, subhost, test
+
+FUNCTION = """
+import time
+def slow(x):
+    time.sleep(0.001)
+    if x % 50 == 3: raise ValueError(x)
+    return [x, "é" * (x % 7)]
+"""
+COUNT = 800
+
+
+def prepare(folder):
+    script(folder, FUNCTION, "functions.py")
+    (folder / "in").write_text("".join(f"{i}\n" for i in range(COUNT)))
+    return subhost("map", "functions:slow", "in", cwd=folder).out
+
+
+def attempt(folder, mode, options, patience):
+    """One run; None: it was killed."""
+    with open(folder / "out", mode) as out:
+        process = subprocess.Popen(
+            [SUBHOST, "map", *options, "--resume", "journal", "functions:slow", "in"],
+            stdout=out, stderr=subprocess.PIPE, cwd=folder, env=environment())
+    try:
+        process.communicate(timeout=patience)
+        return process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return None
+
+
+@test
+def killed(folder):
+    """At random points, again and again, with >> and with >."""
+    whole = prepare(folder)
+    for mode, options in ("a", []), ("w", []), ("a", ["--unordered"]):
+        kills, status = 0, None
+        for path in "out", "journal":
+            (folder / path).unlink(missing_ok=True)
+        while status is None:
+            status = attempt(folder, mode, options,
+                             30 if kills >= 4 else random.uniform(0.1, 0.6) * PATIENCE)
+            kills += status is None
+        got = (folder / "out").read_text()
+        if options:
+            got, expected = sorted(got.splitlines()), sorted(whole.splitlines())
+        else:
+            expected = whole
+        ok(got == expected, f"{mode} {options}: as the uninterrupted one, after {kills} kills",
+           got=len(got), expected=len(expected))
+        equal(status, 1, "with its status")
+
+
+@test
+def pipes_and_files(folder):
+    whole = prepare(folder)
+    first = subhost("map", "--resume", "journal", "functions:slow", "in", cwd=folder)
+    again = subhost("map", "--resume", "journal", "functions:slow", "in", cwd=folder)
+    equal((first.out, again.out), (whole, whole), "a pipe gets all of it each time")
+    ok(f"{COUNT} items were done before" in again.err, "and nothing is done twice", result=again)
+    equal(again.status, 1, "the status is that of all items")
+    with open(folder / "in", "a") as file:
+        file.write(f"{COUNT + 1}\n")
+    more = subhost("map", "--resume", "journal", "functions:slow", "in", cwd=folder)
+    equal([json.loads(line)["index"] for line in more.out.splitlines()], list(range(COUNT + 1)),
+          "input that has come since is done")
+
+
+@test
+def mistakes(folder):
+    prepare(folder)
+    subhost("map", "--resume", "journal", "functions:slow", input="1\n", cwd=folder)
+    got = subhost("map", "--resume", "journal", "functions:other", input="1\n", cwd=folder)
+    ok(got.status == 125 and "the journal of another run" in got.err, "another function",
+       result=got)
+    got = subhost("map", "--resume", "in", "functions:slow", input="1\n", cwd=folder)
+    ok(got.status == 125 and "or none at all" in got.err, "no journal", result=got)
+    got = subhost("map", "--resume", ".", "functions:slow", input="1\n", cwd=folder)
+    equal(got.status, 125, "a folder", result=got)
+    got = subhost("map", "--resume", "no/such/folder", "functions:slow", input="1\n", cwd=folder)
+    equal(got.status, 125, "no folder", result=got)
+    with open(folder / "journal", "ab") as file:
+        file.write(b'{"index": 1, "ok": tr')
+    got = subhost("map", "--resume", "journal", "functions:slow", input="1\n2\n", cwd=folder)
+    equal([json.loads(line)["value"][0] for line in got.out.splitlines()], [1, 2],
+          "half a line at its end is cut off", result=got)
+    with open(folder / "journal", "ab") as file:
+        file.write(b"nonsense\n")
+    got = subhost("map", "--resume", "journal", "functions:slow", input="1\n2\n", cwd=folder)
+    ok(got.status == 125 and "no result of its run" in got.err, "nonsense in it", result=got)
+
+
+@test
+def an_output_that_was_changed(folder):
+    prepare(folder)
+    status = attempt(folder, "w", [], 30 * PATIENCE)
+    equal(status, 1, "a whole run")
+    text = (folder / "out").read_text()
+    (folder / "out").write_text(text[:100] + "x" + text[101:2000])
+    with open(folder / "out", "a") as out:
+        got = subprocess.run(
+            [SUBHOST, "map", "--resume", "journal", "functions:slow", "in"], stdout=out,
+            stderr=subprocess.PIPE, cwd=folder, env=environment(), text=True)
+    ok(got.returncode == 125 and "has been changed" in got.stderr, "is not continued",
+       result=got)
+
+
+main()
