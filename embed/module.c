@@ -7,6 +7,7 @@
 
 #include "child.h"
 #include "fence.h"
+#include "native.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -278,6 +279,8 @@ static PyObject *module_getattr(PyObject *module, PyObject *arg)
     for (size_t i = 0; state && state->interp && i < ARRAY_LENGTH(lazy); i++)
         if (strcmp(name, lazy[i]) == 0)
             return subhost__nursery_get(state->interp, name);
+    if (state && state->interp && strcmp(name, "native") == 0)
+        return subhost__native_get(state->interp);
     PyErr_Format(PyExc_AttributeError, "module 'subhost' has no attribute '%s'", name);
     return NULL;
 }
@@ -621,6 +624,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->prelude);
     Py_VISIT(state->nursery);
     Py_VISIT(state->handlers);
+    Py_VISIT(state->native);
+    Py_VISIT(state->native_types);
     return 0;
 }
 
@@ -633,6 +638,8 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->prelude);
     Py_CLEAR(state->nursery);
     Py_CLEAR(state->handlers);
+    Py_CLEAR(state->native);
+    Py_CLEAR(state->native_types);
     return 0;
 }
 

@@ -23,6 +23,8 @@
       "in this process (default), or in a forked child: every module loads there")       \
     X(0, "timeout", "DUR", "a deadline: 500ms, 1.5s, 2m; a bare number is seconds")      \
     X(0, "grace", "DUR", "how long a cancelled program may take (default 2s)")           \
+    X(0, "native", "LIB:SIGNATURE",                                                      \
+      "bind a C function for subhost.native: 'libm.so.6:f64 pow(f64, f64)'")             \
     X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
     X(0, "capture", NULL, "output of workers and tasks line by line, with their names")  \
     X(0, "stats", NULL, "at the end: interpreters, tasks, cancels, peak RSS")            \
@@ -187,8 +189,24 @@ static int unknown_option(const char *arg)
 
 /* ---- parsing -------------------------------------------------------------------- */
 
+static int add_native(struct options *options, char *value)
+{
+    char *colon = strchr(value, ':');
+    if (!colon || colon == value || !colon[1])
+        return options_usage_error("run",
+                                   "--native: '%s' is not LIB:SIGNATURE, as "
+                                   "'libm.so.6:f64 pow(f64, f64)'",
+                                   value);
+    if (options->n_natives == MAX_NATIVES)
+        return options_usage_error("run", "--native: at most %d functions", MAX_NATIVES);
+    *colon = '\0';
+    options->natives[options->n_natives++] =
+        (struct option_native){.library = value, .signature = colon + 1};
+    return 0;
+}
+
 /* `typed`: the option as the user wrote it. */
-static int take_value(struct options *options, const char *name, const char *value,
+static int take_value(struct options *options, const char *name, char *value,
                       const char *typed)
 {
     long count;
@@ -214,6 +232,8 @@ static int take_value(struct options *options, const char *name, const char *val
             return options_usage_error(
                 "run", "--%s: '%s' is not a duration (500ms, 1.5s, 2m, or seconds)", name,
                 value);
+    } else if (strcmp(name, "native") == 0) {
+        return add_native(options, value);
     } else if (strcmp(name, "trail") == 0) {
         options->trail = value;
     } else if (strcmp(name, "stats") == 0) {

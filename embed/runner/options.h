@@ -18,6 +18,13 @@ enum {
     STATUS_KILLED = 137,
 };
 
+/* A C function to bind: `--native LIB:SIGNATURE`. */
+struct option_native {
+    const char *library, *signature;
+};
+
+enum { MAX_NATIVES = 256 };
+
 struct options {
     enum subhost_program_kind kind;
     const char *source; /* FILE, MODULE or CODE */
@@ -28,6 +35,8 @@ struct options {
     enum subhost_isolation isolation;
     int64_t timeout, grace; /* ns; timeout 0: none */
     const char *trail;      /* NULL: none */
+    struct option_native natives[MAX_NATIVES];
+    int n_natives;
     bool stats, capture;
     bool help;
 };
