@@ -206,6 +206,9 @@ static int open_library(const char *library, void **handle, subhost_error **err)
     if (*handle)
         return 0;
     const char *why = dlerror();
+    size_t n = strlen(library);
+    if (why && strncmp(why, library, n) == 0 && strncmp(why + n, ": ", 2) == 0)
+        why += n + 2; /* the caller names it */
     return subhost__fail(err, SUBHOST_ESYSTEM,
                          "%s; name an installed library (libm.so.6) or a path with a "
                          "slash (./libmine.so)",
@@ -234,8 +237,8 @@ int subhost_bind_library(subhost_host *host, const char *library, const char *si
         code = open_library(library, &handle, err);
     if (!code && !(symbol = dlsym(handle, parsed->name)))
         code = subhost__fail(err, SUBHOST_ESYSTEM,
-                             "%s has no function %s; `nm -D` lists what a library has",
-                             library, parsed->name);
+                             "it has no function %s; `nm -D` lists what a library has",
+                             parsed->name);
     if (!code) {
         memcpy(&function, &symbol, sizeof function);
         code = bind(host, NULL, function, parsed, &o, err);
