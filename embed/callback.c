@@ -48,10 +48,9 @@ void subhost__callback_reset_stats(void)
 
 /* ---- the callable ----------------------------------------------------------------- */
 
-static PyObject *look_up(const subhost_callback *callback)
+static PyObject *attribute(PyObject *object, const char *name)
 {
-    PyObject *object = PyImport_ImportModule(callback->module);
-    const char *name = callback->name;
+    Py_INCREF(object);
     while (object && *name) {
         size_t n = strcspn(name, ".");
         PyObject *part = PyUnicode_FromStringAndSize(name, (Py_ssize_t)n);
@@ -60,6 +59,32 @@ static PyObject *look_up(const subhost_callback *callback)
         Py_SETREF(object, next);
         name += n + (name[n] == '.');
     }
+    return object;
+}
+
+/* An exception that is raised inside importlib may leave a lock of its own behind, for which
+ * the next import waits for ever: none is raised meanwhile. */
+static PyObject *import_sealed(subhost_interp *interp, const char *name)
+{
+    struct thread *self = subhost__thread_self();
+    subhost__raise_seal(self);
+    PyObject *module = PyImport_ImportModule(name);
+    subhost__raise_unseal(interp, self);
+    return module;
+}
+
+static PyObject *look_up(const subhost_callback *callback)
+{
+    PyObject *name = PyUnicode_FromString(callback->module);
+    PyObject *module = name ? PyImport_GetModule(name) : NULL;
+    PyObject *object = module ? attribute(module, callback->name) : NULL;
+    Py_XDECREF(name);
+    if (!object) { /* not there, or not complete */
+        PyErr_Clear();
+        Py_XSETREF(module, import_sealed(callback->interp, callback->module));
+        object = module ? attribute(module, callback->name) : NULL;
+    }
+    Py_XDECREF(module);
     return object;
 }
 

@@ -279,8 +279,6 @@ static PyObject *module_getattr(PyObject *module, PyObject *arg)
     for (size_t i = 0; state && state->interp && i < ARRAY_LENGTH(lazy); i++)
         if (strcmp(name, lazy[i]) == 0)
             return subhost__nursery_get(state->interp, name);
-    if (state && state->interp && strcmp(name, "native") == 0)
-        return subhost__native_get(state->interp);
     PyErr_Format(PyExc_AttributeError, "module 'subhost' has no attribute '%s'", name);
     return NULL;
 }
@@ -577,7 +575,8 @@ static int share_first(PyObject *module, struct module_state *state,
     state->deliver = Py_XNewRef(first->deliver);
     state->prelude = Py_XNewRef(first->prelude);
     state->handlers = Py_XNewRef(first->handlers);
-    static const char *const names[] = {"Cancelled", "Task", "shield", "on_cancel"};
+    static const char *const names[] = {"Cancelled", "Task", "shield", "on_cancel",
+                                        "native"};
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
         PyObject *value = PyObject_GetAttrString(first->module, names[i]);
         int result = PyModule_AddObjectRef(module, names[i], value);
@@ -612,7 +611,8 @@ static int module_exec(PyObject *module)
     Py_XDECREF(shield);
     if (result < 0 || !state->interp)
         return result;
-    return run_prelude(module, state);
+    state->native = subhost__native_make(module);
+    return state->native ? run_prelude(module, state) : -1;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -32,8 +32,8 @@ const struct binding *subhost__native_find(subhost_host *host, const char *name)
 void subhost__native_free(subhost_host *host);
 
 /* native_module.c. All with the GIL held. */
-/* subhost.native; a new reference, NULL with an exception. */
-PyObject *subhost__native_get(subhost_interp *interp);
+/* subhost.native, for the module `subhost`; a new reference, NULL with an exception. */
+PyObject *subhost__native_make(PyObject *parent);
 /* Borrowed references to its types; false with an exception, or without when the interpreter
  * is about to end. */
 bool subhost__native_types(subhost_interp *interp, struct native_types *types);

@@ -465,37 +465,68 @@ static int fill(PyObject *module, struct bound *context)
     return result;
 }
 
-PyObject *subhost__native_get(subhost_interp *interp)
+/* Types and functions come when something is asked for: interpreters start without them. */
+static int complete(subhost_interp *interp)
 {
     struct module_state *state = interp->module;
-    if (!state) {
+    if (!state || !state->native) {
         PyErr_SetString(PyExc_RuntimeError, "the interpreter is not complete");
-        return NULL;
+        return -1;
     }
-    if (state->native)
-        return Py_NewRef(state->native);
+    if (state->native_types)
+        return 0;
     struct bound *context = make_context(interp);
-    PyObject *module = context ? PyModule_New("subhost.native") : NULL;
-    PyObject *modules = PySys_GetObject("modules"); /* borrowed */
-    if (module && (fill(module, context) < 0 ||
-                   (modules && PyDict_Check(modules) &&
-                    PyDict_SetItemString(modules, "subhost.native", module) < 0)))
-        Py_CLEAR(module);
-    if (module) {
-        Py_XSETREF(state->native, Py_NewRef(module));
-        Py_XSETREF(state->native_types, Py_NewRef((PyObject *)context));
-        if (PyObject_SetAttrString(state->module, "native", module) < 0)
-            PyErr_Clear(); /* then it is looked up each time */
+    if (!context || fill(state->native, context) < 0) {
+        Py_XDECREF(context);
+        return -1;
     }
-    Py_XDECREF(context);
+    Py_XSETREF(state->native_types, (PyObject *)context);
+    return 0;
+}
+
+static PyObject *complete_and_getattr(PyObject *self, PyObject *name)
+{
+    struct module_state *state = PyModule_GetState(self);
+    if (!state || !state->interp || complete(state->interp) < 0)
+        return NULL;
+    return PyObject_GetAttr(state->interp->module->native, name);
+}
+
+static PyObject *complete_and_dir(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = PyModule_GetState(self);
+    if (!state || !state->interp || complete(state->interp) < 0)
+        return NULL;
+    return native_dir(state->interp->module->native_types, NULL);
+}
+
+static PyMethodDef first_methods[] = {
+    {"__getattr__", complete_and_getattr, METH_O, NULL},
+    {"__dir__", complete_and_dir, METH_NOARGS, NULL},
+    {NULL},
+};
+
+PyObject *subhost__native_make(PyObject *parent)
+{
+    PyObject *module = PyModule_New("subhost.native");
+    for (PyMethodDef *def = first_methods; module && def->ml_name; def++) {
+        PyObject *function = PyCFunction_New(def, parent);
+        if (PyModule_AddObjectRef(module, def->ml_name, function) < 0)
+            Py_CLEAR(module);
+        Py_XDECREF(function);
+    }
+    PyObject *modules = PySys_GetObject("modules"); /* borrowed */
+    if (module &&
+        (!modules || PyDict_SetItemString(modules, "subhost.native", module) < 0 ||
+         PyModule_AddObjectRef(parent, "native", module) < 0))
+        Py_CLEAR(module);
     return module;
 }
 
 bool subhost__native_types(subhost_interp *interp, struct native_types *types)
 {
-    PyObject *module = interp->module ? subhost__native_get(interp) : NULL;
-    Py_XDECREF(module);
-    if (!module)
+    if (!interp->module || complete(interp) < 0)
         return false;
     *types = ((struct bound *)interp->module->native_types)->types;
     return true;

@@ -228,9 +228,10 @@ static PyThreadState *pass_door(struct visit *visit, subhost_interp *interp, int
         return NULL;
     pthread_mutex_lock(&interp->threads_lock);
     int64_t now = atomic_load(&interp->life);
-    bool open = now >= 0 && (life < 0 || life == now) &&
-                atomic_load(&interp->state) != INTERP_QUARANTINED &&
-                (life >= 0 || atomic_load(&interp->state) != INTERP_STARTING);
+    enum interp_state state = atomic_load(&interp->state);
+    /* One that waits for the last thread to leave lets no other in. */
+    bool open = now >= 0 && (life < 0 || life == now) && state != INTERP_QUARANTINED &&
+                state != INTERP_CLOSING && (life >= 0 || state != INTERP_STARTING);
 #if PY_VERSION_HEX >= VERSION_3_15
     visit->guard =
         open && interp->view ? PyInterpreterGuard_FromView(interp->view) : NULL;
@@ -389,7 +390,8 @@ static void set_policy(subhost_interp *interp, int policy)
     const struct sched_param param = {.sched_priority = 0};
     pthread_mutex_lock(&interp->threads_lock);
     for (struct thread *thread = interp->threads; thread; thread = thread->next)
-        sched_setscheduler(thread->tid, policy, &param);
+        if (!thread->is_visitor) /* not ours, and soon elsewhere */
+            sched_setscheduler(thread->tid, policy, &param);
     pthread_mutex_unlock(&interp->threads_lock);
 }
 
