@@ -75,10 +75,11 @@ static PyObject *import_sealed(subhost_interp *interp, const char *name)
 
 static PyObject *look_up(const subhost_callback *callback)
 {
-    PyObject *name = PyUnicode_FromString(callback->module);
-    PyObject *module = name ? PyImport_GetModule(name) : NULL;
+    /* Not by PyImport_GetModule(): that takes importlib's locks as well. */
+    PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
+    PyObject *module =
+        Py_XNewRef(modules ? PyDict_GetItemString(modules, callback->module) : NULL);
     PyObject *object = module ? attribute(module, callback->name) : NULL;
-    Py_XDECREF(name);
     if (!object) { /* not there, or not complete */
         PyErr_Clear();
         Py_XSETREF(module, import_sealed(callback->interp, callback->module));
