@@ -67,7 +67,8 @@ static PyObject *deliver_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     struct thread *self = subhost__thread_self();
     if (!state || !state->interp || !self || self->interp != state->interp)
         return PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
-    if (atomic_load(&state->interp->state) == INTERP_QUARANTINED && !self->is_attendant) {
+    if (atomic_load(&state->interp->state) == INTERP_QUARANTINED && !self->is_attendant &&
+        !self->is_visitor) { /* that one is raised out of its callback */
         PyEval_SaveThread(); /* others may be waiting for a shared GIL */
         subhost__thread_park();
     }

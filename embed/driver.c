@@ -134,6 +134,7 @@ static bool enter_main(subhost_interp *interp)
     }
     PyEval_RestoreThread(tstate);
     interp->driver_tstate = tstate;
+    subhost__thread_open_door(interp);
     bool ok = call_prelude(interp, "become_child") == 0;
     if (ok)
         subhost__channel_open(interp);
@@ -229,6 +230,7 @@ static bool end_interpreter(subhost_interp *interp)
         call_prelude(interp, "unsettle");
     PyErr_Clear();
     subhost__channel_drain_rest(interp);
+    subhost__callback_end_all(interp);
     interp->py = NULL; /* messages that are still queued see that it is over */
     PyObject *module = interp->module ? interp->module->module : NULL;
     interp->module = NULL; /* the next interpreter on this thread makes its own */

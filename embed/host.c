@@ -9,6 +9,7 @@
 #include "child.h"
 #include "interp.h"
 #include "policing.h"
+#include "native.h"
 #include "process.h"
 
 /* How long the forkserver thread has to leave: it may be waiting for a GIL. */
@@ -20,6 +21,7 @@ subhost_host *subhost__host(void) { return atomic_load(&the_host); }
 
 static void free_host(subhost_host *host)
 {
+    subhost__native_free(host);
     subhost__trail_close(host->trail);
     subhost__loop_close(host);
     pthread_cond_destroy(&host->ended_cond);
@@ -132,6 +134,7 @@ int subhost_open(const subhost_options *options, subhost_host **result,
         return subhost__fail(err, SUBHOST_ESTATE,
                              "subhost_open: a host is open already in this process");
     }
+    subhost__callback_reset_stats();
     int code = open_parts(host, err);
     if (code) {
         subhost__context(err, code, "opening the host");
@@ -156,6 +159,7 @@ void subhost_get_stats(subhost_host *host, subhost_stats *stats)
     for (subhost_interp *interp = host->interps; interp; interp = interp->next)
         copy.messages += atomic_load(&interp->channel.drained);
     pthread_mutex_unlock(&host->lock);
+    subhost__callback_get_stats(&copy);
     copy.size = size;
     memcpy(stats, &copy, size);
 }
