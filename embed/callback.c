@@ -10,6 +10,8 @@
 #define _GNU_SOURCE
 #include "native.h"
 
+#include "module.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -247,8 +249,9 @@ static void pass_on(const subhost_callback *callback, struct native_call *call,
         return;
     }
     struct thread *self = subhost__thread_self();
-    if (self && self->is_visitor && atomic_load(&interp->cancel.requested)) {
-        PyErr_Clear(); /* it was to end */
+    PyObject *cancelled = interp->module ? interp->module->cancelled : NULL;
+    if (self && self->is_visitor && cancelled && PyErr_ExceptionMatches(cancelled)) {
+        PyErr_Clear(); /* it was to end, and has */
         return;
     }
     PyErr_WriteUnraisable(callable);

@@ -142,8 +142,12 @@ void subhost__raise_park_all(subhost_interp *interp)
     PyThreadState *tstate = subhost__thread_first_state(interp);
     for (; tstate; tstate = PyThreadState_Next(tstate)) {
         struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
-        if (thread && !thread->is_attendant)
+        if (thread && thread->is_visitor) {
+            if (!atomic_load(&thread->raise_pending))
+                subhost__raise_in(interp, thread, NULL);
+        } else if (thread && !thread->is_attendant) {
             PyThreadState_SetAsyncExc(tstate->thread_id, interp->module->deliver);
+        }
     }
 }
 

@@ -17,6 +17,8 @@
 #define CREATION_TIMEOUT SUBHOST_MSEC(30000)
 /* What daemon threads have for their end before their interpreter is left behind. */
 #define DAEMON_TIMEOUT SUBHOST_MSEC(500)
+/* What callbacks have that are still inside: they are short, and on threads of others. */
+#define VISITOR_TIMEOUT SUBHOST_MSEC(5000)
 
 static bool lock_creation(subhost_host *host)
 {
@@ -175,11 +177,30 @@ static bool create(subhost_interp *interp)
 
 /* ---- the end -------------------------------------------------------------------- */
 
+/* Cancels the threads that are still there; false when they are visitors at most. GIL held. */
+static bool cancel_others(subhost_interp *interp)
+{
+    bool daemons = false;
+    PyThreadState *tstate = subhost__thread_first_state(interp);
+    for (; tstate; tstate = PyThreadState_Next(tstate)) {
+        struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
+        /* One that is just coming in has no record yet. */
+        daemons = daemons || (thread && !thread->is_driver && !thread->is_visitor);
+        if (thread && !thread->is_driver && !thread->is_attendant &&
+            !atomic_load(&thread->raise_pending)) {
+            thread->shield_depth = 0;
+            subhost__raise_in(interp, thread, NULL);
+        }
+    }
+    return daemons;
+}
+
 /* Py_EndInterpreter() dies when there is another thread state. Those of daemon threads
  * are cancelled. GIL held; false: some are still there. Else none can come any more. */
 static bool end_daemon_threads(subhost_interp *interp)
 {
-    int64_t deadline = subhost__now() + DAEMON_TIMEOUT;
+    int64_t started = subhost__now();
+    long pause = 1000000;
     bool quiet = false;
     while (!subhost__thread_close_door(interp)) {
         if (!quiet) {
@@ -187,21 +208,15 @@ static bool end_daemon_threads(subhost_interp *interp)
             PyErr_Clear();
             quiet = true;
         }
-        if (subhost__now() >= deadline)
+        bool daemons = cancel_others(interp);
+        if (subhost__now() - started >= (daemons ? DAEMON_TIMEOUT : VISITOR_TIMEOUT))
             return false;
-        PyThreadState *tstate = subhost__thread_first_state(interp);
-        for (; tstate; tstate = PyThreadState_Next(tstate)) {
-            struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
-            if (thread && !thread->is_driver && !thread->is_attendant &&
-                !atomic_load(&thread->raise_pending)) {
-                thread->shield_depth = 0;
-                subhost__raise_in(interp, thread, NULL);
-            }
-        }
         PyThreadState *self = PyEval_SaveThread();
         subhost__thread_kick_all(interp);
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = pause}, NULL);
         PyEval_RestoreThread(self);
+        /* A kicked thread needs the GIL for its answer: not too often. */
+        pause = pause < 16000000 ? 2 * pause : pause;
     }
     return true;
 }

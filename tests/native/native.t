@@ -7,7 +7,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from natives import library, run_with
 from tap import equal, main, ok, subhost, test
 
-TYPES = library("types")
+TYPES = library("every_type")
 INTEGERS = {f"{sign}{bits}": bits for sign in "iu" for bits in (8, 16, 32, 64)}
 INTEGERS |= {"size": 64, "ssize": 64}
 

@@ -358,9 +358,9 @@ static void *storm(void *arg)
 /* Each sort of program that an interpreter runs meanwhile. */
 static const char *const programs[] = {
     "while True: pass",
-    "import time\nwhile True: time.sleep(0.001)",
-    "import threading\nwhile True: threading.Event().wait(1)",
-    "import gc\nwhile True: gc.collect()",
+    "while True: time.sleep(0.001)",
+    "while True: threading.Event().wait(1)",
+    "while True: gc.collect()",
 };
 
 struct place {
@@ -384,7 +384,8 @@ static void begin_place(subhost_host *host, struct place *place, int worker,
     char code[512];
     snprintf(
         code, sizeof code,
-        "import subhost, sys, unit_callbacks\nsys.unraisablehook = lambda info: None\n"
+        "import gc, subhost, sys, threading, time, unit_callbacks\nsys.unraisablehook = "
+        "lambda info: None\n"
         "sys.excepthook = lambda *a: None\n"
         "native = subhost.native\n"
         "native.register(%d, native.callback(unit_callbacks.work, 'i64(i64) = -7'))\n"
