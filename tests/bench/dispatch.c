@@ -27,11 +27,12 @@ static int64_t now(void)
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-static void check(int code, subhost_error *err)
+/* The error is looked at after the call that may have made it: hence the pointer. */
+static void check(int code, subhost_error **err)
 {
     if (code >= 0)
         return;
-    fprintf(stderr, "dispatch: %s\n", err ? subhost_error_message(err) : "failed");
+    fprintf(stderr, "dispatch: %s\n", *err ? subhost_error_message(*err) : "failed");
     exit(1);
 }
 
@@ -44,7 +45,7 @@ static subhost_pool *open_pool(int workers)
     options.timeout = SUBHOST_MSEC(60000);
     options.calls = 4096;
     options.path0 = folder;
-    check(subhost_pool_open(host, &options, &pool, &err), err);
+    check(subhost_pool_open(host, &options, &pool, &err), &err);
     return pool;
 }
 
@@ -53,8 +54,8 @@ static subhost_call *new_call(subhost_pool *pool, const char *name, int64_t inte
     subhost_function *function;
     subhost_call *call;
     subhost_error *err = NULL;
-    check(subhost_pool_function(pool, name, &function, &err), err);
-    check(subhost_call_new(function, NULL, &call, &err), err);
+    check(subhost_pool_function(pool, name, &function, &err), &err);
+    check(subhost_call_new(function, NULL, &call, &err), &err);
     subhost_value_add_int(subhost_call_argument(call), integer);
     return call;
 }
@@ -65,7 +66,7 @@ static void submit(subhost_pool *pool, subhost_call **calls, size_t n)
     subhost_error *err = NULL;
     while (n > 0) {
         int k = subhost_pool_submit(pool, calls, n, SUBHOST_FOREVER, &err);
-        check(k, err);
+        check(k, &err);
         calls += k;
         n -= (size_t)k;
     }
@@ -99,49 +100,46 @@ static void fill(subhost_pool *pool, int workers)
     for (int i = 0; i < workers; i++) {
         subhost_error *err = NULL;
         int n = subhost_pool_take(pool, &taken, 1, SUBHOST_FOREVER, &err);
-        check(n, err);
+        check(n, &err);
         expect(taken);
         subhost_call_free(taken);
     }
     free(calls);
 }
 
-static void latency(const char *name, int workers, int rounds)
+static void latency(const char *name, subhost_pool *pool, int workers, int n_rounds)
 {
-    subhost_pool *pool = open_pool(workers);
     fill(pool, workers);
     subhost_call *call = new_call(pool, "map_functions:same", 7), *taken;
-    int64_t *taken_ns = calloc((size_t)rounds, sizeof *taken_ns);
-    for (int i = -rounds / 10; taken_ns && i < rounds; i++) {
+    int64_t *taken_ns = calloc((size_t)n_rounds, sizeof *taken_ns);
+    for (int i = -n_rounds / 10; taken_ns && i < n_rounds; i++) {
         int64_t start = now();
         submit(pool, &call, 1);
         subhost_error *err = NULL;
-        check(subhost_pool_take(pool, &taken, 1, SUBHOST_FOREVER, &err), err);
+        check(subhost_pool_take(pool, &taken, 1, SUBHOST_FOREVER, &err), &err);
         if (i >= 0)
             taken_ns[i] = now() - start;
         expect(taken);
     }
-    qsort(taken_ns, (size_t)rounds, sizeof *taken_ns, by_value);
+    qsort(taken_ns, (size_t)n_rounds, sizeof *taken_ns, by_value);
     printf("\"%s_p50_us\": %.2f, \"%s_p99_us\": %.2f, ", name,
-           (double)taken_ns[rounds / 2] / 1e3, name,
-           (double)taken_ns[(size_t)rounds * 99 / 100] / 1e3);
+           (double)taken_ns[n_rounds / 2] / 1e3, name,
+           (double)taken_ns[(size_t)n_rounds * 99 / 100] / 1e3);
     fflush(stdout);
     free(taken_ns);
     subhost_call_free(call);
     /* The pool is the main thread's to close; the process ends soon. */
 }
 
-static double rate(int workers, int calls)
+static double rate(subhost_pool *pool, int n_calls)
 {
-    subhost_pool *pool = open_pool(workers);
-    fill(pool, workers);
     subhost_call *batch[BATCH], *taken[BATCH];
     int64_t start = now();
     int in = 0, out = 0, idle = 8 * BATCH;
-    for (; out < calls;) {
-        while (idle > 0 && in < calls) {
+    for (; out < n_calls;) {
+        while (idle > 0 && in < n_calls) {
             int n = 0;
-            for (; n < BATCH && n < idle && in + n < calls; n++)
+            for (; n < BATCH && n < idle && in + n < n_calls; n++)
                 batch[n] =
                     in < 8 * BATCH ? new_call(pool, "map_functions:same", n) : NULL;
             submit(pool, batch, (size_t)n);
@@ -150,15 +148,15 @@ static double rate(int workers, int calls)
         }
         subhost_error *err = NULL;
         int n = subhost_pool_take(pool, taken, BATCH, SUBHOST_FOREVER, &err);
-        check(n, err);
+        check(n, &err);
         for (int i = 0; i < n; i++)
             expect(taken[i]);
         out += n;
-        int again = calls - in < n ? calls - in : n;
+        int again = n_calls - in < n ? n_calls - in : n;
         submit(pool, taken, (size_t)again);
         in += again;
     }
-    return calls / ((double)(now() - start) / 1e9);
+    return n_calls / ((double)(now() - start) / 1e9);
 }
 
 static double resident_mib(void)
@@ -173,21 +171,20 @@ static double resident_mib(void)
 }
 
 static int calls = 400000, rounds = 5000;
+static subhost_pool *few, *many;
 
 static void *measure(void *arg)
 {
     (void)arg;
     printf("{");
-    latency("latency", 2, rounds);
-    double best = 0;
+    latency("latency", few, 2, rounds);
     printf("\"calls_per_s\": [");
     for (int i = 0; i < 3; i++) {
-        best = rate(2, calls);
-        printf("%s%.0f", i ? ", " : "", best);
+        printf("%s%.0f", i ? ", " : "", rate(few, calls));
     }
     printf("], ");
     double before = resident_mib();
-    latency("latency_64", 64, rounds);
+    latency("latency_64", many, 64, rounds);
     printf("\"rss_per_interpreter_mib\": %.2f}\n", (resident_mib() - before) / 64);
     atomic_store(&done, true);
     return NULL;
@@ -204,7 +201,9 @@ int main(int argc, char **argv)
         calls = atoi(argv[2]);
     if (argc > 3)
         rounds = atoi(argv[3]);
-    check(subhost_open(NULL, &host, &err), err);
+    check(subhost_open(NULL, &host, &err), &err);
+    few = open_pool(2); /* on this thread; their interpreters come when they are called */
+    many = open_pool(64);
     if (pthread_create(&thread, NULL, measure, NULL) != 0)
         return 1;
     while (!atomic_load(&done))
