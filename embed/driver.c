@@ -286,13 +286,31 @@ static void note_cancel_latency(subhost_interp *interp)
     subhost__cancel_note_latency(interp->host, delivered - cancel->requested_at);
 }
 
+/* In front of all others, with what is left of its time; the next interpreter shares the main
+ * GIL. False: it is cancelled. Under interp->lock. */
+static bool queue_again(subhost_interp *interp, subhost_task *task)
+{
+    if (atomic_load(&interp->cancel.requested))
+        return false;
+    int64_t left = task->deadline - subhost__now();
+    if (task->deadline != SUBHOST_FOREVER)
+        task->timeout = left > 0 ? left : 1;
+    subhost__task_ref(task);
+    task->next = interp->queue;
+    interp->queue = task;
+    if (!task->next)
+        interp->queue_tail = &task->next;
+    interp->gil = SUBHOST_GIL_SHARED;
+    return true;
+}
+
 /* False when the interpreter was abandoned meanwhile. */
 static bool run_task(subhost_interp *interp, subhost_task *task)
 {
     subhost_outcome outcome = {.cancel_reason = -1};
     char *detail = NULL;
     pthread_mutex_lock(&interp->host->lock);
-    interp->host->stats.tasks_started++;
+    interp->host->stats.tasks_started += !task->anew;
     pthread_mutex_unlock(&interp->host->lock);
 
     PyEval_RestoreThread(interp->driver_tstate);
@@ -301,12 +319,22 @@ static bool run_task(subhost_interp *interp, subhost_task *task)
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_IDLE);
     interp->current = NULL;
+    bool anew = ours && task->anew && queue_again(interp, task);
     pthread_mutex_unlock(&interp->lock);
+    if (task->anew && !anew) {
+        outcome.kind = SUBHOST_CANCELLED;
+        outcome.status = subhost__cancel_status(interp->cancel.reason);
+    }
     if (ours) {
         note_cancel_latency(interp);
         subhost__cancel_reset(interp);
     }
     PyEval_SaveThread();
+    if (anew) {
+        free(detail);
+        atomic_store(&interp->running_task, 0);
+        return true;
+    }
     subhost__task_note_name(interp, task);
     subhost__task_finish(task, &outcome, detail);
     atomic_store(&interp->running_task, 0);
@@ -366,7 +394,7 @@ static void drive(subhost_interp *interp)
     while ((task = next_task(interp))) {
         bool fresh = task->fresh;
         bool ours = run_task(interp, task);
-        fresh = (fresh || is_used_up(interp)) && has_work(interp);
+        fresh = (fresh || is_used_up(interp) || task->anew) && has_work(interp);
         subhost_task_release(task);
         if (!ours)
             return; /* abandoned, and back after all: nobody waits for it any more */
