@@ -36,6 +36,7 @@ loop = []
 loop.append(loop)
 def endless(x): return loop
 number = 3
+def runs(x): return os.system("true")
 def flaky(x):
     path = f"tries.{x}"
     with open(path, "a") as file: file.write("x")
@@ -229,6 +230,10 @@ def statistics(folder):
     got = subhost("map", "--trail", "trail", "functions:same", input="1\n", cwd=folder)
     events = [json.loads(line)["event"] for line in (folder / "trail").read_text().splitlines()]
     ok("interp-created" in events, "--trail", events=events)
+    got = subhost("map", "--set", "exec.allow=false", "functions:runs", input="1\n", cwd=folder)
+    ok("raised" in got.out and got.status == 1, "--set: what a policy forbids", result=got)
+    got = subhost("map", "--policy", "nosuch", "functions:same", input="1\n", cwd=folder)
+    equal(got.status, 125, "--policy: one that is not there", result=got)
     got = subhost("map", "--gil", "shared", "functions:square", input="3\n", cwd=folder)
     equal(values(got), [9], "--gil shared")
 

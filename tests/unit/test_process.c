@@ -9,21 +9,6 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-/* ThreadSanitizer gives up on a child that starts threads after a fork of a process with
- * several ("starting new threads after multi-threaded fork is not supported"), and valgrind
- * does not know pidfd_open(2) (3.19). */
-static bool can_fork(void)
-{
-#if defined(__SANITIZE_THREAD__)
-    return false;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-    return false;
-#endif
-#endif
-    return !unit_on_valgrind();
-}
-
 static subhost_host *open_with(const char *const *preload, int no_siblings)
 {
     subhost_options options = SUBHOST_OPTIONS_INIT;
@@ -251,5 +236,5 @@ int main(void)
         UNIT_TEST(refused_with_siblings), UNIT_TEST(cancelled_and_killed),
         UNIT_TEST(closing_ends_them),
     };
-    return can_fork() ? UNIT_MAIN(forking) : UNIT_MAIN(everywhere);
+    return unit_can_fork() ? UNIT_MAIN(forking) : UNIT_MAIN(everywhere);
 }

@@ -45,6 +45,21 @@ static inline bool unit_on_valgrind(void)
     return RUNNING_ON_VALGRIND || (wrapper && *wrapper);
 }
 
+/* ThreadSanitizer gives up on a child that starts threads after a fork of a process with
+ * several ("starting new threads after multi-threaded fork is not supported"), and valgrind
+ * does not know pidfd_open(2) (3.19). */
+static inline bool unit_can_fork(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    return false;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+    return false;
+#endif
+#endif
+    return !unit_on_valgrind();
+}
+
 /* How often, how many: as many as natively, or fewer where all is slow. */
 static inline int unit_count(int natively, int sanitized, int on_valgrind)
 {
