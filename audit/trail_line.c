@@ -58,12 +58,17 @@ static inline void put(struct cursor *out, const char *text, size_t size)
 /* With leading zeros up to `width`. */
 static void put_digits(struct cursor *out, uint64_t value, int width)
 {
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324"
+                                "25262728293031323334353637383940414243444546474849"
+                                "50515253545556575859606162636465666768697071727374"
+                                "75767778798081828384858687888990919293949596979899";
     char digits[24];
     char *const end = digits + sizeof digits;
     char *at = end;
-    do
-        *--at = (char)('0' + value % 10);
-    while ((value /= 10) > 0);
+    for (; value >= 10; value /= 100)
+        memcpy(at -= 2, pairs + 2 * (value % 100), 2);
+    if (value > 0 || at == end)
+        *--at = (char)('0' + value);
     while (end - at < width)
         *--at = '0';
     put(out, at, (size_t)(end - at));
@@ -117,9 +122,14 @@ static size_t sequence(const unsigned char *c)
     return length;
 }
 
-static inline bool is_simple(unsigned char c)
+/* How many characters need no look, and have room. */
+static size_t simple_run(const unsigned char *c, ptrdiff_t room)
 {
-    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+    ptrdiff_t run = 0;
+    while (run < room && c[run] >= 0x20 && c[run] < 0x80 && c[run] != '"' &&
+           c[run] != '\\')
+        run++;
+    return (size_t)run;
 }
 
 /* One character of a JSON string. A byte that is not UTF-8 (names are bytes to the system)
@@ -152,8 +162,11 @@ static const char *put_string(struct cursor *out, const char *text, char stop, s
     struct cursor safe = string; /* the last place where the cut still fits */
     const unsigned char *c = (const unsigned char *)text;
     while (*c && *c != (unsigned char)stop && !string.full) {
-        if (is_simple(*c) && string.end - string.at > (ptrdiff_t)sizeof cut) {
-            *string.at++ = (char)*c++;
+        size_t run = simple_run(c, string.end - string.at - (ptrdiff_t)sizeof cut);
+        if (run > 0) {
+            memcpy(string.at, c, run);
+            string.at += run;
+            c += run;
             safe = string;
             continue;
         }
