@@ -250,8 +250,12 @@ int subhost__trail_open(const struct trail_options *options, struct trail **resu
     int code = subhost__trail_file_open(&trail->file, options, err);
     if (!code && (!trail->filling || !trail->full))
         code = subhost__fail(err, SUBHOST_ENOMEM, "the trail: out of memory");
-    if (!code)
+    if (!code) {
+        /* As much as is filled as a rule is there before somebody has to wait for it. */
+        memset(trail->filling, 0, TRAIL_BUFFER / 4);
+        memset(trail->full, 0, TRAIL_BUFFER / 4);
         code = subhost__trail_writer_start(trail, err);
+    }
     if (code) {
         free_trail(trail);
         return code;

@@ -19,7 +19,7 @@
 #define MSEC INT64_C(1000000)
 /* Events come in bursts: as long as there are some they are written this often, and nobody has
  * to wake the writer. It is what a process that is killed loses of its trail. */
-#define LINGER (10 * MSEC)
+#define LINGER (5 * MSEC)
 /* Until what failed is tried again. */
 #define RETRY (250 * MSEC)
 /* How long the end of the host waits for a file that takes nothing. */
