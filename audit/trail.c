@@ -1,15 +1,14 @@
-/* The trail: events from all threads into one file of JSON lines.
+/* The trail: events from all threads, and from all processes of a tree, into one file.
  *
- * Whoever notes an event copies it into a bounded ring and goes on; the main loop writes.
- * When the ring is full the event is lost, and the loss is counted and said in the trail:
- * a slow disk must never hold up an interpreter. The lock is held for a copy of some
- * hundred bytes. */
+ * Whoever notes an event writes its line on its own stack, copies it into a bounded buffer and
+ * goes on. Two buffers change places: one fills, the other is written, by a thread that does
+ * nothing else (trail_writer.c), or in a forked child passed on to the supervisor by the main
+ * loop. An event that finds the buffer full is lost; the loss is counted and said in the
+ * trail. */
 #define _GNU_SOURCE
+#include "audit/trail.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,221 +16,322 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "trail.h"
+#include "audit/trail_writer.h"
 
-#define RING_EVENTS 1024
-#define DETAIL_SIZE 664
+#define BUFFER_ROOM (TRAIL_BUFFER + 2 * TRAIL_LINE_MAX)
+/* What the program makes many of leaves room for what the host has to say. */
+#define PYTHON_EVENTS_ROOM (TRAIL_BUFFER / 2)
 
-struct event {
-    struct timespec monotonic, wall;
-    const char *name;
-    unsigned interp, task;
-    pid_t thread;
-    char detail[DETAIL_SIZE];
-};
+/* ---- noting ----------------------------------------------------------------------- */
 
-struct trail {
-    int fd;
-    /* In a forked child, in place of the file: */
-    void (*pass)(void *data, const char *text, size_t size);
-    void *pass_data;
-    void (*wake)(void *data);
-    void *wake_data;
-    pthread_mutex_t lock;
-    size_t first, count; /* in `events`, under lock */
-    unsigned long long lost, lost_said;
-    const char *only; /* the names of the events to note, "": all */
-    int write_error;  /* the first one; writing ends with it */
-    struct event events[RING_EVENTS];
-};
+/* Without a system call each time. A thread that forks is another one in the child. */
+static pid_t thread_id(pid_t pid)
+{
+    static _Thread_local pid_t thread, of;
+    if (of != pid) {
+        thread = (pid_t)syscall(SYS_gettid);
+        of = pid;
+    }
+    return thread;
+}
 
-int subhost__trail_open(const char *path, void (*wake)(void *data), void *data,
-                        struct trail **result, subhost_error **err)
+static struct trail_head head_of(pid_t pid, enum trail_event event)
+{
+    struct trail_head head = {.pid = pid, .thread = thread_id(pid), .event = event};
+    clock_gettime(CLOCK_MONOTONIC, &head.monotonic);
+    clock_gettime(CLOCK_REALTIME, &head.wall);
+    return head;
+}
+
+size_t subhost__trail_own_line(char line[TRAIL_LINE_MAX], pid_t pid,
+                               enum trail_event event, const struct trail_value *values)
+{
+    struct trail_head head = head_of(pid, event);
+    return subhost__trail_line(line, &head, values);
+}
+
+/* Into the buffer; beyond TRAIL_BUFFER there is room for two lines. Under lock. */
+static void append(struct trail *trail, const char *text, size_t size)
+{
+    bool much = trail->used < TRAIL_BUFFER / 4 && trail->used + size >= TRAIL_BUFFER / 4;
+    memcpy(trail->filling + trail->used, text, size);
+    trail->used += size;
+    trail->taken += size;
+    if (trail->has_writer && (trail->idle || much))
+        pthread_cond_signal(&trail->work);
+}
+
+static void say_lost(struct trail *trail)
+{
+    char line[TRAIL_LINE_MAX];
+    if (!trail->unsaid)
+        return;
+    const struct trail_value values[] = {TRAIL_NUMBER(COUNT, trail->unsaid),
+                                         {.field = FIELD_END}};
+    trail->unsaid = 0;
+    append(trail, line,
+           subhost__trail_own_line(line, trail->pid, EVENT_EVENTS_LOST, values));
+}
+
+static void lose(struct trail *trail, uint64_t count)
+{
+    trail->lost += count;
+    trail->unsaid += count;
+}
+
+_Static_assert(TRAIL_EVENT_COUNT <= 64, "a bit for each in `unwanted`");
+#define EVENT_BIT(event) (UINT64_C(1) << (event))
+#define OWN_EVENTS                                                                       \
+    (EVENT_BIT(EVENT_HOST_OPEN) | EVENT_BIT(EVENT_HOST_CLOSE) |                          \
+     EVENT_BIT(EVENT_EVENTS_LOST) | EVENT_BIT(EVENT_TRAIL_CONTINUED) |                   \
+     EVENT_BIT(EVENT_TRAIL_NOT_CONTINUED))
+
+/* The bit of the event; 0: there is none of this name. */
+static uint64_t bit_of_name(const char *name, size_t length)
+{
+    static const char *const names[] = {
+#define EVENT_NAME(event, text, meaning, fields) [EVENT_##event] = text,
+        TRAIL_EVENTS(EVENT_NAME)
+#undef EVENT_NAME
+    };
+    for (size_t i = 0; i < TRAIL_EVENT_COUNT; i++)
+        if (strlen(names[i]) == length && memcmp(names[i], name, length) == 0)
+            return EVENT_BIT(i);
+    return 0;
+}
+
+const char *subhost__trail_only(struct trail *trail, const char *names)
+{
+    uint64_t wanted = OWN_EVENTS;
+    for (const char *at = names; *at;) {
+        size_t length = strcspn(at, ",");
+        uint64_t bit = bit_of_name(at, length);
+        if (!bit)
+            return at;
+        wanted |= bit;
+        at += length + (at[length] == ',');
+    }
+    if (trail)
+        trail->unwanted = *names ? ~wanted : 0;
+    return NULL;
+}
+
+void subhost__trail_note(struct trail *trail, enum trail_event event, unsigned interp,
+                         unsigned task, const struct trail_value *values)
+{
+    char line[TRAIL_LINE_MAX];
+    if (trail->unwanted & EVENT_BIT(event))
+        return;
+    struct trail_head head = head_of(trail->pid, event);
+    head.interp = interp;
+    head.task = task;
+    size_t size = subhost__trail_line(line, &head, values);
+    size_t room = event == EVENT_PYTHON_EVENT ? PYTHON_EVENTS_ROOM : TRAIL_BUFFER;
+    pthread_mutex_lock(&trail->lock);
+    if (!trail->sealed) {
+        trail->events++;
+        if (event == EVENT_HOST_CLOSE) {
+            say_lost(trail);
+            append(trail, line, size); /* for which there is room in any case */
+            trail->sealed = true;
+        } else if (trail->used + size <= room) {
+            append(trail, line, size);
+        } else {
+            lose(trail, 1);
+        }
+    }
+    pthread_mutex_unlock(&trail->lock);
+    if (trail->wake)
+        trail->wake(trail->data);
+}
+
+static uint64_t count_lines(const char *text, size_t size)
+{
+    uint64_t count = 0;
+    const char *end = text + size;
+    while (text < end && (text = memchr(text, '\n', (size_t)(end - text)))) {
+        text++;
+        count++;
+    }
+    return count;
+}
+
+/* How many events are not in the trail without these lines: a child's line about its own losses
+ * stands for all of them. */
+static uint64_t count_events(const char *lines, size_t size)
+{
+    static const char losses[] = "\"event\": \"events-lost\", \"count\": ";
+    uint64_t count = count_lines(lines, size);
+    const char *end = lines + size, *at = lines;
+    while ((at = memmem(at, (size_t)(end - at), losses, sizeof losses - 1))) {
+        at += sizeof losses - 1;
+        count += strtoull(at, NULL, 10) - 1; /* it ends at the line's brace */
+    }
+    return count;
+}
+
+void subhost__trail_pass(struct trail *trail, const char *lines, size_t size,
+                         uint64_t lost)
+{
+    if (!trail)
+        return;
+    pthread_mutex_lock(&trail->lock);
+    size_t fits = trail->used < TRAIL_BUFFER ? TRAIL_BUFFER - trail->used : 0;
+    if (fits >= size) {
+        fits = size;
+    } else {
+        const char *end = fits ? memrchr(lines, '\n', fits) : NULL;
+        fits = end ? (size_t)(end - lines) + 1 : 0;
+    }
+    if (!trail->sealed) {
+        trail->events += count_lines(lines, size) + lost;
+        trail->lost += lost; /* the child has said it */
+        if (fits > 0)
+            append(trail, lines, fits);
+        if (fits < size) {
+            trail->lost += count_lines(lines + fits, size - fits);
+            trail->unsaid += count_events(lines + fits, size - fits);
+        }
+    }
+    pthread_mutex_unlock(&trail->lock);
+    if (trail->wake)
+        trail->wake(trail->data);
+}
+
+bool subhost__trail_take(struct trail *trail)
+{
+    say_lost(trail);
+    if (trail->used == 0)
+        return false;
+    char *empty = trail->full;
+    trail->full = trail->filling;
+    trail->full_size = trail->used;
+    trail->filling = empty;
+    trail->used = 0;
+    return true;
+}
+
+/* ---- opening and closing ---------------------------------------------------------- */
+
+static void free_trail(struct trail *trail)
+{
+    subhost__trail_file_close(&trail->file);
+    pthread_cond_destroy(&trail->written);
+    pthread_cond_destroy(&trail->work);
+    pthread_mutex_destroy(&trail->lock);
+    free(trail->filling);
+    free(trail->full);
+    free(trail);
+}
+
+/* Locks and the like; in a forked child anew, because a thread of the parent's may have held
+ * them. Those of static kind cannot fail. */
+static void init_locks(struct trail *trail)
+{
+    pthread_mutex_init(&trail->lock, NULL);
+    pthread_cond_init(&trail->work, NULL);
+    pthread_cond_init(&trail->written, NULL);
+}
+
+int subhost__trail_open(const struct trail_options *options, struct trail **result,
+                        subhost_error **err)
 {
     struct trail *trail = calloc(1, sizeof *trail);
     if (!trail)
         return subhost__fail(err, SUBHOST_ENOMEM, "the trail: out of memory");
-    trail->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (trail->fd < 0) {
-        int error = errno;
-        free(trail);
-        return subhost__fail_errno(err, error, "the trail: %s", path);
+    init_locks(trail);
+    trail->pid = getpid();
+    struct trail_head head = head_of(trail->pid, EVENT_HOST_OPEN);
+    snprintf(trail->id, sizeof trail->id, "%d-%llx", (int)trail->pid,
+             (unsigned long long)head.wall.tv_sec * 1000000000 +
+                 (unsigned long long)head.wall.tv_nsec);
+    trail->filling = malloc(BUFFER_ROOM);
+    trail->full = malloc(BUFFER_ROOM);
+    int code = subhost__trail_file_open(&trail->file, options, err);
+    if (!code && (!trail->filling || !trail->full))
+        code = subhost__fail(err, SUBHOST_ENOMEM, "the trail: out of memory");
+    if (!code) {
+        /* As much as is filled as a rule is there before somebody has to wait for it. */
+        memset(trail->filling, 0, TRAIL_BUFFER / 4);
+        memset(trail->full, 0, TRAIL_BUFFER / 4);
+        code = subhost__trail_writer_start(trail, err);
     }
-    trail->wake = wake;
-    trail->wake_data = data;
-    trail->only = "";
-    pthread_mutex_init(&trail->lock, NULL);
+    if (code) {
+        free_trail(trail);
+        return code;
+    }
     *result = trail;
     return 0;
 }
 
-void subhost__trail_only(struct trail *trail, const char *names)
-{
-    if (trail)
-        trail->only = names;
-}
+const char *subhost__trail_id(const struct trail *trail) { return trail->id; }
 
-static bool is_wanted(const char *names, const char *name)
+struct trail_counts subhost__trail_counts(struct trail *trail)
 {
-    size_t length = strlen(name);
-    for (const char *at = names; *at; at += strcspn(at, ","), at += *at == ',') {
-        if (strcspn(at, ",") == length && memcmp(at, name, length) == 0)
-            return true;
-    }
-    return !*names;
-}
-
-void subhost__trail_note(struct trail *trail, const char *name, unsigned interp,
-                         unsigned task, const char *format, ...)
-{
-    if (!trail || !is_wanted(trail->only, name))
-        return;
-    struct event event = {.name = name, .interp = interp, .task = task};
-    clock_gettime(CLOCK_MONOTONIC, &event.monotonic);
-    clock_gettime(CLOCK_REALTIME, &event.wall);
-    event.thread = (pid_t)syscall(SYS_gettid);
-    va_list args;
-    va_start(args, format);
-    vsnprintf(event.detail, sizeof event.detail, format, args);
-    va_end(args);
+    struct trail_counts counts = {0};
+    if (!trail)
+        return counts;
     pthread_mutex_lock(&trail->lock);
-    if (trail->count < RING_EVENTS)
-        trail->events[(trail->first + trail->count++) % RING_EVENTS] = event;
-    else
-        trail->lost++;
+    counts = (struct trail_counts){.events = trail->events, .lost = trail->lost};
     pthread_mutex_unlock(&trail->lock);
-    trail->wake(trail->wake_data);
+    return counts;
 }
 
-/* ---- writing, on the main thread ------------------------------------------------ */
-
-/* A JSON string (RFC 8259). What is not UTF-8 in the detail comes from names that are bytes
- * to the system; such a byte is written as the surrogate that Python makes of it. */
-static void put_string(FILE *out, const char *text)
-{
-    fputc('"', out);
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-        int length = *c < 0x80                            ? 1
-                     : (*c & 0xE0) == 0xC0 && c[0] > 0xC1 ? 2
-                     : (*c & 0xF0) == 0xE0                ? 3
-                     : (*c & 0xF8) == 0xF0 && c[0] < 0xF5 ? 4
-                                                          : 0;
-        for (int i = 1; i < length; i++)
-            if ((c[i] & 0xC0) != 0x80)
-                length = 0;
-        if (length == 0) {
-            fprintf(out, "\\udc%02x", *c);
-        } else if (*c == '"' || *c == '\\') {
-            fprintf(out, "\\%c", *c);
-        } else if (*c < 0x20) {
-            fprintf(out, "\\u%04x", *c);
-        } else {
-            fwrite(c, 1, (size_t)length, out);
-            c += length - 1;
-        }
-    }
-    fputc('"', out);
-}
-
-static void put_event(FILE *out, const struct event *event)
-{
-    struct tm tm;
-    char wall[32];
-    gmtime_r(&event->wall.tv_sec, &tm);
-    strftime(wall, sizeof wall, "%Y-%m-%dT%H:%M:%S", &tm);
-    fprintf(out,
-            "{\"t\": %lld.%09ld, \"wall\": \"%s.%06ldZ\", \"pid\": %d, \"thread\": %d",
-            (long long)event->monotonic.tv_sec, event->monotonic.tv_nsec, wall,
-            event->wall.tv_nsec / 1000, (int)getpid(), (int)event->thread);
-    if (event->interp)
-        fprintf(out, ", \"interp\": %u", event->interp);
-    if (event->task)
-        fprintf(out, ", \"task\": %u", event->task);
-    fprintf(out, ", \"event\": \"%s\"", event->name);
-    if (event->detail[0]) {
-        fputs(", \"detail\": ", out);
-        put_string(out, event->detail);
-    }
-    fputs("}\n", out);
-}
-
-static void write_all(struct trail *trail, const char *text, size_t size)
-{
-    if (trail->pass) {
-        trail->pass(trail->pass_data, text, size);
-        return;
-    }
-    while (size > 0 && !trail->write_error) {
-        ssize_t n = write(trail->fd, text, size);
-        if (n < 0 && errno != EINTR)
-            trail->write_error = errno;
-        if (n > 0) {
-            text += n;
-            size -= (size_t)n;
-        }
-    }
-}
-
-void subhost__trail_write(struct trail *trail)
+void subhost__trail_finish(struct trail *trail)
 {
     if (!trail)
         return;
-    for (bool more = true; more;) {
-        char *text = NULL;
-        size_t size = 0;
-        FILE *out = open_memstream(&text, &size);
-        if (!out)
-            return; /* out of memory: the events wait in the ring */
-        struct event event;
-        pthread_mutex_lock(&trail->lock);
-        more = trail->count > 0;
-        if (more) {
-            event = trail->events[trail->first];
-            trail->first = (trail->first + 1) % RING_EVENTS;
-            trail->count--;
-        }
-        unsigned long long lost = trail->lost;
-        pthread_mutex_unlock(&trail->lock);
-        if (more)
-            put_event(out, &event);
-        if (lost != trail->lost_said)
-            fprintf(out, "{\"event\": \"lost\", \"count\": %llu}\n",
-                    lost - trail->lost_said);
-        trail->lost_said = lost;
-        fclose(out);
-        write_all(trail, text, size);
-        free(text);
-    }
-}
-
-void subhost__trail_pass(struct trail *trail, const char *lines, size_t size)
-{
-    if (trail)
-        write_all(trail, lines, size);
-}
-
-void subhost__trail_after_fork(struct trail *trail,
-                               void (*pass)(void *data, const char *text, size_t size),
-                               void *data)
-{
-    if (!trail)
-        return;
-    pthread_mutex_init(&trail->lock,
-                       NULL); /* a thread of the parent's may have held it */
-    trail->fd = -1;
-    trail->pass = pass;
-    trail->pass_data = data;
-    trail->first = trail->count = 0; /* the parent writes these */
-    trail->lost = trail->lost_said = 0;
-    trail->write_error = 0;
+    pthread_mutex_lock(&trail->lock);
+    trail->sealed = true;
+    pthread_mutex_unlock(&trail->lock);
+    if (trail->has_writer && subhost__trail_writer_stop(trail))
+        subhost__trail_file_close(&trail->file);
 }
 
 void subhost__trail_close(struct trail *trail)
 {
     if (!trail)
         return;
-    subhost__trail_write(trail);
-    close(trail->fd);
-    pthread_mutex_destroy(&trail->lock);
-    free(trail);
+    subhost__trail_finish(trail);
+    /* A thread that is stuck inside a write keeps it. */
+    if (trail->gone || trail->pass)
+        free_trail(trail);
+}
+
+/* ---- in a forked child ------------------------------------------------------------ */
+
+void subhost__trail_after_fork(struct trail *trail,
+                               bool (*pass)(void *data, const char *text, size_t size,
+                                            uint64_t lost),
+                               void (*wake)(void *data), void *data)
+{
+    if (!trail)
+        return;
+    init_locks(trail);
+    trail->pid = getpid();
+    trail->has_writer = false; /* it is the parent's, as is what it has to write */
+    trail->file.fd = trail->file.directory = -1;
+    trail->used = trail->full_size = 0;
+    trail->events = trail->lost = trail->unsaid = trail->lost_passed = 0;
+    trail->sealed = trail->hurry = trail->stopping = trail->gone = false;
+    trail->pass = pass;
+    trail->wake = wake;
+    trail->data = data;
+}
+
+void subhost__trail_write(struct trail *trail)
+{
+    if (!trail || !trail->pass)
+        return;
+    for (;;) {
+        pthread_mutex_lock(&trail->lock);
+        bool any = trail->full_size > 0 || subhost__trail_take(trail);
+        uint64_t lost = trail->lost;
+        pthread_mutex_unlock(&trail->lock);
+        if (!any || !trail->pass(trail->data, trail->full, trail->full_size,
+                                 lost - trail->lost_passed))
+            return;
+        trail->lost_passed = lost;
+        trail->full_size = 0;
+    }
 }

@@ -13,6 +13,7 @@
 #include "guard.h"
 #include "interp.h"
 #include "module.h"
+#include "python_events.h"
 #include "siblings.h"
 #include "prelude_main.h"
 #include "subhost_config.h"
@@ -190,6 +191,8 @@ int subhost__boot(subhost_host *host, subhost_error **err)
     if (PyStatus_Exception(status))
         return fail_status(err, "pre-initializing CPython", status);
     int code = subhost__fence_install(err);
+    if (!code)
+        code = subhost__python_events_install(host, err);
     if (code)
         return code;
     static bool registered; /* the table of builtin modules outlives Py_Finalize() */

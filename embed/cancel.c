@@ -80,8 +80,8 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     pthread_mutex_lock(&interp->host->lock);
     interp->host->stats.cancels++;
     pthread_mutex_unlock(&interp->host->lock);
-    NOTE(interp, "cancel-requested", "reason %s, grace %.3f s",
-         text && *text ? text : subhost__reason_name(reason), (double)task->grace / 1e9);
+    NOTE(interp, CANCEL_REQUESTED, TRAIL_TEXT(REASON, subhost__reason_name(reason)),
+         TRAIL_TEXT(WORDS, text), TRAIL_NUMBER(GRACE, cancel->grace));
     subhost__channel_ring(interp);
     subhost__thread_kick_all(interp);
     /* Everything below it at once, and not when its Python code comes to it. */
@@ -96,6 +96,12 @@ void subhost__cancel_note_latency(subhost_host *host, int64_t latency)
     if (latency > host->stats.cancel_latency_max)
         host->stats.cancel_latency_max = latency;
     pthread_mutex_unlock(&host->lock);
+}
+
+int64_t subhost__cancel_age(const subhost_interp *interp)
+{
+    const struct cancel *cancel = &interp->cancel;
+    return atomic_load(&cancel->requested) ? subhost__now() - cancel->requested_at : -1;
 }
 
 /* After the task's end; driver, GIL held. */
@@ -216,8 +222,11 @@ static void raise_round(subhost_interp *interp)
     PyObject *busy =
         selected ? subhost__prelude_call(interp, "without_idle", "(O)", selected) : NULL;
     if (busy && PyList_Check(busy) && PyList_GET_SIZE(busy) > 0)
-        NOTE(interp, "cancel-rung-2", "raising in %zd threads, %s", PyList_GET_SIZE(busy),
-             atomic_load(&interp->cancel.scope) == CANCEL_ALL ? "all" : "main first");
+        NOTE(interp, CANCEL_RUNG_2, TRAIL_NUMBER(THREADS, PyList_GET_SIZE(busy)),
+             TRAIL_TEXT(SCOPE, atomic_load(&interp->cancel.scope) == CANCEL_ALL
+                                   ? "all"
+                                   : "main first"),
+             TRAIL_NUMBER(AFTER, subhost__cancel_age(interp)));
     raise_in_all(interp, busy, serial);
     Py_XDECREF(busy);
     Py_XDECREF(selected);
@@ -247,7 +256,7 @@ static void begin(subhost_interp *interp)
     struct cancel *cancel = &interp->cancel;
     unsigned serial = cancel->serial;
     cancel->begin_started = true;
-    NOTE(interp, "cancel-rung-1", "on_cancel callbacks, event loops");
+    NOTE(interp, CANCEL_RUNG_1, TRAIL_NUMBER(AFTER, subhost__cancel_age(interp)));
     /* The idents of the threads whose event loop now cancels its main task. */
     PyObject *told = subhost__prelude_run(interp, "begin_cancel", "(i)",
                                           cancel->reason == SUBHOST_BY_SIGINT);
@@ -267,7 +276,7 @@ static void begin(subhost_interp *interp)
     PyErr_Clear(); /* a callback that lets a BaseException out does not stop the cancel */
     atomic_store(&cancel->held_by_loop, held);
     if (held)
-        NOTE(interp, "cancel-held", "an event loop cancels its main task");
+        NOTE(interp, CANCEL_HELD, TRAIL_NUMBER(AFTER, subhost__cancel_age(interp)));
     if (atomic_load(&cancel->raise_round) == 0 && cancel->rungs > 1)
         atomic_store(&cancel->raise_round, 1);
     atomic_store(&cancel->begun, true);
@@ -294,8 +303,9 @@ void subhost__cancel_service(subhost_interp *interp)
     wanted = atomic_load(&cancel->probe_round);
     if (wanted != atomic_load(&cancel->probe_done)) {
         atomic_store(&cancel->probe_done, wanted);
-        NOTE(interp, "cancel-rung-3", "raising again, round %u%s", wanted,
-             atomic_load(&cancel->insist) ? ", also in threads that tidy up" : "");
+        NOTE(interp, CANCEL_RUNG_3, TRAIL_NUMBER(ROUND, wanted),
+             TRAIL_NUMBER(INSISTS, atomic_load(&cancel->insist)),
+             TRAIL_NUMBER(AFTER, subhost__cancel_age(interp)));
         raise_round(interp); /* threads that were started since */
         probe_round(interp);
         subhost__loop_wake(interp->host);

@@ -29,6 +29,9 @@
 #include "process.h"
 #include "siblings.h"
 
+/* A supervisor that reads nothing must not cost memory without end. */
+#define TRAIL_WAITING_MAX ((size_t)1 << 20)
+
 struct child_wires {
     struct wire supervisor, root;
     subhost_interp *interp; /* where tasks run */
@@ -142,6 +145,7 @@ static void send_ended(struct child_wires *up, subhost_task *task)
     subhost_task_wait(task, 0, &outcome, NULL);
     if (outcome.kind == SUBHOST_ABANDONED) {
         /* Here there is one rung more. */
+        subhost__trail_write(subhost__host()->trail);
         kill(getpid(), SIGKILL);
     }
     subhost_stats stats = {.size = sizeof stats};
@@ -258,8 +262,9 @@ static void hear_root(subhost_host *host, struct child_wires *up)
 static void become_orphan(subhost_host *host, struct child_wires *up)
 {
     up->orphan = true;
-    subhost__trail_note(host->trail, "orphan", 0, 0, "%s is gone",
-                        up->supervisor.ended ? "the supervisor" : "the root");
+    NOTE_EVENT(host->trail, ORPHAN, up->interp->serial, up->task ? up->task->id : 0,
+               TRAIL_TEXT(WHY, up->supervisor.ended ? "the supervisor is gone"
+                                                    : "the root is gone"));
     if (!up->task) {
         up->done = true; /* idle: it was released */
         return;
@@ -325,6 +330,7 @@ static _Noreturn void serve(subhost_host *host, struct child_wires *up)
         if (atomic_load(&up->interp->state) == INTERP_FAILED)
             give_up(up->interp->failure ? up->interp->failure : "out of memory");
     }
+    subhost__trail_write(host->trail);
     /* Children of its own see the end of their wires, and the root reaps them. No exit
      * handlers: they are the parent's (as os._exit() in multiprocessing's children). */
     fflush(stdout);
@@ -380,7 +386,11 @@ void subhost__child_pass_output(subhost_host *host, const char *name, int stream
     free(pack.data);
 }
 
-void subhost__child_pass_trail(subhost_host *host, const char *text, size_t size)
+bool subhost__child_pass_trail(subhost_host *host, const char *text, size_t size,
+                               uint64_t lost)
 {
-    subhost__wire_send(&host->up->supervisor, FRAME_TRAIL, 0, text, size, NULL, 0);
+    struct wire *wire = &host->up->supervisor;
+    if (!subhost__wire_flushed(wire) && subhost__wire_waiting(wire) > TRAIL_WAITING_MAX)
+        return false; /* the main loop comes again when some of it has gone */
+    return subhost__wire_send(wire, FRAME_TRAIL, lost, text, size, NULL, 0);
 }

@@ -23,7 +23,9 @@ void subhost__child_signals_changed(subhost_host *host);
 /* In a child: passes a line of captured output on to the supervisor. */
 void subhost__child_pass_output(subhost_host *host, const char *name, int stream,
                                 const char *text, size_t size);
-/* In a child: passes lines of the trail on to the supervisor. */
-void subhost__child_pass_trail(subhost_host *host, const char *text, size_t size);
+/* In a child: passes lines of the trail on to the supervisor, and how many events were lost
+ * since. False: not now. */
+bool subhost__child_pass_trail(subhost_host *host, const char *text, size_t size,
+                               uint64_t lost);
 
 #endif

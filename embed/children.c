@@ -167,20 +167,28 @@ static bool adopt(subhost_host *host, struct fork_request *request)
     return given;
 }
 
+/* 0: it is gone. */
+static pid_t supervisor_of(const subhost_host *host, const struct fork_request *request)
+{
+    return request->process ? host->pid : request->child ? request->child->pid : 0;
+}
+
 static void answer(subhost_host *host, struct fork_request *request)
 {
     if (!request->error[0]) {
         pthread_mutex_lock(&host->lock);
         host->stats.forks++;
         pthread_mutex_unlock(&host->lock);
-        subhost__trail_note(host->trail, "forked", 0, 0, "pid %d: %s", (int)request->pid,
-                            request->name);
+        NOTE_EVENT(host->trail, FORKED, 0, 0, TRAIL_TEXT(NAME, request->name),
+                   TRAIL_NUMBER(CHILD, request->pid),
+                   TRAIL_NUMBER(SUPERVISOR, supervisor_of(host, request)));
         if (!adopt(host, request))
             snprintf(request->error, sizeof request->error,
                      "out of memory or descriptors in the root");
     } else {
-        subhost__trail_note(host->trail, "not-forked", 0, 0, "%s: %s", request->name,
-                            request->error);
+        NOTE_EVENT(host->trail, NOT_FORKED, 0, 0, TRAIL_TEXT(NAME, request->name),
+                   TRAIL_NUMBER(SUPERVISOR, supervisor_of(host, request)),
+                   TRAIL_TEXT(WHY, request->error));
     }
     if (request->error[0] && request->process)
         subhost__process_not_forked(request->process, request->error);

@@ -51,8 +51,8 @@ static PyObject *take_due(subhost_interp *interp, struct thread *self)
         int64_t none = 0, now = subhost__now();
         atomic_compare_exchange_strong(&interp->cancel.delivered_at, &none, now);
         self->raised++;
-        NOTE(interp, "cancelled-raised", "tid %d, %.3f ms after the request",
-             (int)self->tid, (double)(now - interp->cancel.requested_at) / 1e6);
+        NOTE(interp, CANCELLED_RAISED,
+             TRAIL_NUMBER(AFTER, now - interp->cancel.requested_at));
     }
     atomic_store(&self->raise_pending, false);
     disarm(interp, self);

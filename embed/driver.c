@@ -169,8 +169,13 @@ static bool create(subhost_interp *interp)
     pthread_mutex_unlock(&host->lock);
     if (ok)
         subhost__channel_open(interp);
-    NOTE(interp, ok ? "interp-created" : "interp-failed", "%s GIL, %s",
-         interp->gil == SUBHOST_GIL_OWN ? "own" : "shared", interp->name);
+    if (ok)
+        NOTE(interp, INTERP_CREATED, TRAIL_TEXT(NAME, interp->name),
+             TRAIL_TEXT(ISOLATION, "interpreter"),
+             TRAIL_TEXT(GIL, subhost__gil_name(interp->gil)));
+    else
+        NOTE(interp, INTERP_FAILED, TRAIL_TEXT(NAME, interp->name),
+             TRAIL_TEXT(WHY, interp->failure));
     PyEval_SaveThread();
     return ok;
 }
@@ -253,7 +258,7 @@ static bool end_interpreter(subhost_interp *interp)
     PyThreadState *tstate = interp->driver_tstate;
     interp->driver_tstate = NULL;
     Py_EndInterpreter(tstate);
-    NOTE(interp, "interp-ended", "%s", interp->name);
+    NOTE(interp, INTERP_ENDED, TRAIL_TEXT(NAME, interp->name));
     pthread_mutex_unlock(&host->creation);
     pthread_mutex_lock(&host->lock);
     host->stats.interpreters_ended++;
@@ -271,7 +276,7 @@ static subhost_task *next_task(subhost_interp *interp)
     subhost_task *task = subhost__task_begin(interp);
     pthread_mutex_unlock(&interp->lock);
     if (task)
-        NOTE(interp, "task-started", "%s", task->name);
+        subhost__task_note_start(task);
     if (task && task->deadline != SUBHOST_FOREVER)
         subhost__loop_wake(interp->host); /* it has to set its timer */
     return task;

@@ -16,14 +16,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "policing.h"
 
-#define STACK_SIZE 560 /* of text; the trail keeps as much */
+#define STACK_SIZE 1600 /* of text; the trail keeps as much */
 
-/* "who forked": the topmost Python frames, innermost first, in whole ones. */
+/* "who forked": the topmost Python frames, innermost first, in whole ones, as a list for the
+ * trail. */
 static void describe_stack(char *buffer, size_t size)
 {
     PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
@@ -33,16 +32,18 @@ static void describe_stack(char *buffer, size_t size)
         PyCodeObject *code = PyFrame_GetCode(frame);
         const char *file = PyUnicode_AsUTF8(code->co_filename);
         const char *name = PyUnicode_AsUTF8(code->co_qualname);
-        char line[STACK_SIZE];
-        size_t n = (size_t)snprintf(line, sizeof line, "%s%s:%d in %s", used ? " < " : "",
-                                    file ? file : "?", PyFrame_GetLineNumber(frame),
-                                    name ? name : "?");
+        char line[512];
+        size_t n =
+            (size_t)snprintf(line, sizeof line, "%.300s:%d in %.150s", file ? file : "?",
+                             PyFrame_GetLineNumber(frame), name ? name : "?");
         PyFrameObject *back = PyFrame_GetBack(frame);
         Py_DECREF(code);
         Py_DECREF(frame);
         frame = back;
-        if (used + n + sizeof " < ..." > size) {
-            snprintf(buffer + used, size - used, "%s...", used ? " < " : "");
+        if (used > 0)
+            buffer[used++] = TRAIL_NEXT;
+        if (used + n + sizeof "?..." > size) {
+            snprintf(buffer + used, size - used, "...");
             break;
         }
         memcpy(buffer + used, line, n + 1);
@@ -59,16 +60,13 @@ static void note(const char *what)
     if (!host || !host->trail)
         return;
     const struct thread *self = subhost__thread_self();
-    char name[17] = "", stack[STACK_SIZE], where[64] = "";
+    char name[17] = "", stack[STACK_SIZE];
     prctl(PR_GET_NAME, name);
     describe_stack(stack, sizeof stack);
-    if (!self)
-        snprintf(where, sizeof where, ", interpreter %lld",
-                 (long long)PyInterpreterState_GetID(PyInterpreterState_Get()));
-    subhost__trail_note(host->trail, "fork-refused", self ? self->interp->serial : 0,
-                        self ? atomic_load(&self->interp->running_task) : 0,
-                        "%s, thread %s, tid %d%s, at %s", what, name,
-                        (int)syscall(SYS_gettid), where, stack);
+    NOTE_EVENT(host->trail, FORK_REFUSED, self ? self->interp->serial : 0,
+               self ? atomic_load(&self->interp->running_task) : 0,
+               TRAIL_TEXT(WHAT, what), TRAIL_TEXT(THREAD_NAME, name),
+               TRAIL_TEXT(STACK, stack));
 }
 
 int subhost__fence_refuse(const char *what)

@@ -152,7 +152,7 @@ static void after_fork_in_parent(void)
     int saved_errno = errno;
     char name[17] = "";
     prctl(PR_GET_NAME, name);
-    NOTE(self->interp, "fork-by-c", "thread %s", name);
+    NOTE(self->interp, FORK_BY_C, TRAIL_TEXT(THREAD_NAME, name));
     errno = saved_errno;
 }
 

@@ -1,5 +1,6 @@
 /* Opening and closing the host. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "policing.h"
 #include "native.h"
 #include "process.h"
+#include "python_events.h"
 
 /* How long the forkserver thread has to leave: it may be waiting for a GIL. */
 #define STOP_TIMEOUT SUBHOST_MSEC(500)
@@ -22,6 +24,7 @@ subhost_host *subhost__host(void) { return atomic_load(&the_host); }
 static void free_host(subhost_host *host)
 {
     subhost__native_free(host);
+    subhost__python_events_end();
     subhost__trail_close(host->trail);
     subhost__loop_close(host);
     pthread_cond_destroy(&host->ended_cond);
@@ -34,10 +37,12 @@ static void free_host(subhost_host *host)
 
 /* ---- in a forked child ------------------------------------------------------------ */
 
-static void pass_trail(void *data, const char *text, size_t size)
+static bool pass_trail(void *data, const char *text, size_t size, uint64_t lost)
 {
-    subhost__child_pass_trail(data, text, size);
+    return subhost__child_pass_trail(data, text, size, lost);
 }
+
+static void wake(void *host) { subhost__loop_wake(host); }
 
 static void on_child_signal(subhost_host *host, const subhost_signal_event *event,
                             void *data)
@@ -76,13 +81,32 @@ void subhost__host_after_fork(subhost_host *host, unsigned serial)
     host->next_task = serial << 16;
     host->options.take_signals = 1;
     host->options.on_signal = on_child_signal;
-    subhost__trail_after_fork(host->trail, pass_trail, host);
+    subhost__trail_after_fork(host->trail, pass_trail, wake, host);
     subhost__standard_input_after_fork();
 }
 
 /* ---- opening ---------------------------------------------------------------------- */
 
-static void wake(void *host) { subhost__loop_wake(host); }
+static int open_trail(subhost_host *host, subhost_error **err)
+{
+    const subhost_options *o = &host->options;
+    if (o->trail_limit < 0)
+        return subhost__fail(err, SUBHOST_EINVAL, "the trail: trail_limit is negative");
+    const struct trail_options options = {
+        .path = o->trail, .limit = o->trail_limit, .files = o->trail_files};
+    const char *events = subhost__policy_text(host->policy, POLICY_AUDIT_EVENTS);
+    const char *unknown = subhost__trail_only(NULL, events);
+    if (unknown)
+        return subhost__fail(
+            err, SUBHOST_EINVAL,
+            "audit.events: there is no event '%.*s'; docs/trail.md lists "
+            "them",
+            (int)strcspn(unknown, ","), unknown);
+    int code = subhost__trail_open(&options, &host->trail, err);
+    if (!code)
+        subhost__trail_only(host->trail, events);
+    return code;
+}
 
 static int open_parts(subhost_host *host, subhost_error **err)
 {
@@ -92,14 +116,31 @@ static int open_parts(subhost_host *host, subhost_error **err)
     if (!code)
         code = subhost__loop_open(host, err);
     if (!code && host->options.trail)
-        code = subhost__trail_open(host->options.trail, wake, host, &host->trail, err);
-    subhost__trail_only(host->trail,
-                        subhost__policy_text(host->policy, POLICY_AUDIT_EVENTS));
+        code = open_trail(host, err);
     if (!code)
         code = subhost__boot(host, err);
     if (!code)
         code = subhost__signals_open(host, err);
     return code;
+}
+
+static void note_open(subhost_host *host)
+{
+    char only[1024];
+    snprintf(only, sizeof only, "%s",
+             subhost__policy_text(host->policy, POLICY_AUDIT_EVENTS));
+    for (char *at = only; (at = strchr(at, ',')); at++)
+        *at = TRAIL_NEXT;
+    NOTE_EVENT(
+        host->trail, HOST_OPEN, 0, 0, TRAIL_NUMBER(FORMAT, 1),
+        TRAIL_TEXT(TRAIL, subhost__trail_id(host->trail)), TRAIL_NUMBER(PART, 1),
+        TRAIL_TEXT(VERSION, subhost_version_details()),
+        TRAIL_TEXT(DOORBELL, host->doorbell_name),
+        TRAIL_TEXT(INTERRUPTIBLE, subhost_interruptible_calls(host)),
+        TRAIL_NUMBER(LIMIT, host->options.trail_limit),
+        TRAIL_NUMBER(FILES, host->options.trail_limit ? host->options.trail_files : 0),
+        TRAIL_TEXT(ONLY, only), TRAIL_TEXT(PYTHON_EVENTS, subhost__python_events_list()));
+    subhost__python_events_begin();
 }
 
 int subhost_open(const subhost_options *options, subhost_host **result,
@@ -142,10 +183,7 @@ int subhost_open(const subhost_options *options, subhost_host **result,
         free_host(host);
         return code;
     }
-    subhost__trail_note(host->trail, "host-open", 0, 0,
-                        "%s; doorbell %s; interruptible calls %s",
-                        subhost_version_details(), host->doorbell_name,
-                        subhost_interruptible_calls(host));
+    note_open(host);
     *result = host;
     return 0;
 }
@@ -160,8 +198,25 @@ void subhost_get_stats(subhost_host *host, subhost_stats *stats)
         copy.messages += atomic_load(&interp->channel.drained);
     pthread_mutex_unlock(&host->lock);
     subhost__callback_get_stats(&copy);
+    struct trail_counts counts = subhost__trail_counts(host->trail);
+    copy.trail_events = counts.events;
+    copy.trail_lost = counts.lost;
     copy.size = size;
     memcpy(stats, &copy, size);
+}
+
+int subhost_trail_flush(subhost_host *host, int64_t timeout, subhost_error **err)
+{
+    if (!host)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_trail_flush: no host");
+    int error = subhost__trail_flush(host->trail, timeout);
+    if (error == ETIMEDOUT)
+        return subhost__fail(err, SUBHOST_ETIMEDOUT,
+                             "the trail: %s: it takes nothing at the moment",
+                             host->options.trail);
+    if (error)
+        return subhost__fail_errno(err, error, "the trail: %s", host->options.trail);
+    return 0;
 }
 
 const char *subhost_doorbell_name(const subhost_host *host)
@@ -249,6 +304,19 @@ static bool kill_processes(subhost_host *host)
     return any;
 }
 
+/* The trail's last line: what can still happen has no place in it. */
+static void note_close(subhost_host *host)
+{
+    subhost_stats stats = {.size = sizeof stats};
+    subhost_get_stats(host, &stats);
+    NOTE_EVENT(host->trail, HOST_CLOSE, 0, 0, TRAIL_NUMBER(EVENTS, stats.trail_events),
+               TRAIL_NUMBER(LOST, stats.trail_lost),
+               TRAIL_NUMBER(TASKS, stats.tasks_started),
+               TRAIL_NUMBER(CANCELS, stats.cancels), TRAIL_NUMBER(FORKS, stats.forks),
+               TRAIL_NUMBER(SIGNALS, stats.signals),
+               TRAIL_NUMBER(ABANDONED, stats.interpreters_abandoned));
+}
+
 int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grace,
                   subhost_error **err)
 {
@@ -288,9 +356,8 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
         subhost__capture_finish(interp->capture);
     subhost__task_run_callbacks(host);
     subhost__signals_close(host);
-    subhost__trail_note(host->trail, "host-close", 0, 0, "%u interpreters left behind",
-                        left);
-    subhost__trail_write(host->trail);
+    note_close(host);
+    subhost__trail_finish(host->trail);
     for (subhost_interp *interp = host->interps; left && interp; interp = interp->next)
         subhost__thread_normal_priority(interp); /* to leave, a thread needs its turn */
     if (left) {

@@ -50,6 +50,11 @@ const char *subhost__interp_state_name(enum interp_state state)
     return (size_t)state < ARRAY_LENGTH(state_names) ? state_names[state] : "unknown";
 }
 
+const char *subhost__gil_name(enum subhost_gil gil)
+{
+    return gil == SUBHOST_GIL_OWN ? "own" : "shared";
+}
+
 /* ---- references ----------------------------------------------------------------- */
 
 void subhost__interp_ref(subhost_interp *interp) { atomic_fetch_add(&interp->refs, 1); }
@@ -341,9 +346,11 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
         atomic_store(&interp->signals_handled, 0);
         atomic_store(&interp->signals_ignored, 0);
         atomic_store(&interp->signals_blocked, 0);
-        NOTE(interp, "abandoned", "rung 4: %s; threads %s",
-             task ? "its task could not be interrupted" : "it could not be ended",
-             interp->gil == SUBHOST_GIL_OWN ? "at idle priority" : "share the main GIL");
+        NOTE(interp, ABANDONED,
+             TRAIL_TEXT(WHY, task ? "its task could not be interrupted"
+                                  : "it could not be ended"),
+             TRAIL_TEXT(GIL, subhost__gil_name(interp->gil)),
+             TRAIL_NUMBER(AFTER, subhost__cancel_age(interp)));
         subhost__policing_abandoned(interp->host);
         /* Whoever holds a shared GIL while it has no CPU share keeps it from everybody.
          */

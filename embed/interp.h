@@ -182,10 +182,10 @@ struct subhost_interp {
     int64_t poke_since;
 };
 
-/* Notes an event of an interpreter and the task it runs (subhost__trail_note()). */
-#define NOTE(interp, name, ...)                                                          \
-    subhost__trail_note((interp)->host->trail, name, (interp)->serial,                   \
-                        (interp)->running_task, __VA_ARGS__)
+/* Notes an event of an interpreter and the task it runs: NOTE(interp, KILLED, TRAIL_...). */
+#define NOTE(interp, event, ...)                                                         \
+    NOTE_EVENT((interp)->host->trail, event, (interp)->serial, (interp)->running_task,   \
+               __VA_ARGS__)
 
 /* ---- tasks (task.c) ------------------------------------------------------------- */
 
@@ -325,6 +325,7 @@ void subhost__interp_part(subhost_interp *interp);
 /* Under interp->lock. False when the table has no such transition. */
 bool subhost__interp_enter(subhost_interp *interp, enum interp_state state);
 const char *subhost__interp_state_name(enum interp_state state);
+const char *subhost__gil_name(enum subhost_gil gil);
 /* Made for one call, which has been cancelled meanwhile: others wait for their turn. */
 bool subhost__interp_is_unwanted(subhost_interp *interp);
 /* Waits for a driver thread that has left, or is about to. Main thread. */
@@ -404,6 +405,8 @@ void subhost__task_failing(subhost_task *task);
 void subhost__task_expect_cancel(subhost_task *task);
 /* Whether its end is a failure for its nursery. Under host->lock, after its end. */
 bool subhost__task_failed(const subhost_task *task);
+/* Has the trail say that the task begins to run. */
+void subhost__task_note_start(const subhost_task *task);
 
 /* callback.c */
 /* The interpreter is about to end: what Python gave to C returns defaults from now on. GIL
@@ -498,6 +501,8 @@ void subhost__cancel_service(subhost_interp *interp);
 /* The main loop's part; returns when it wants to be called again. */
 void subhost__cancel_note_latency(subhost_host *host, int64_t latency);
 int64_t subhost__cancel_tick(subhost_interp *interp, int64_t now);
+/* How long ago the cancel was asked for, ns; -1: it was not. For the trail. */
+int64_t subhost__cancel_age(const subhost_interp *interp);
 
 /* deliver.c; GIL held. */
 /* Hands an exception to a thread: it is raised at its next check. `exception` is taken

@@ -93,6 +93,11 @@ int subhost__policing_open(subhost_host *host, subhost_error **err)
     const char *trail = subhost__policy_text(policy, POLICY_AUDIT_TRAIL);
     if (!options->trail && *trail)
         options->trail = trail;
+    if (!options->trail_limit)
+        options->trail_limit = subhost__policy_number(policy, POLICY_AUDIT_ROTATE_SIZE);
+    if (!options->trail_files)
+        options->trail_files =
+            (unsigned)subhost__policy_number(policy, POLICY_AUDIT_ROTATE_FILES);
     return 0;
 }
 
@@ -299,7 +304,8 @@ int subhost__policing_refuse(const subhost_policy *policy, enum policy_key key,
     forbidden(policy, key, what, &err);
     const struct thread *self = subhost__thread_self();
     if (self)
-        NOTE(self->interp, "policy-refused", "%s", subhost_error_message(err));
+        NOTE(self->interp, POLICY_REFUSED, TRAIL_TEXT(WHAT, what),
+             TRAIL_TEXT(WHY, subhost_error_message(err)));
     PyErr_SetString(type, subhost_error_message(err));
     subhost_error_free(err);
     return -1;
@@ -481,9 +487,8 @@ void subhost__policing_abandoned(subhost_host *host)
     bool first = wanted && !atomic_exchange(&host->recycle_wanted, true);
     pthread_mutex_unlock(&host->lock);
     if (first)
-        subhost__trail_note(host->trail, "recycle-wanted", 0, 0,
-                            "%llu interpreters were abandoned (quarantine.limit = %lld)",
-                            (unsigned long long)abandoned, (long long)most);
+        NOTE_EVENT(host->trail, RECYCLE_WANTED, 0, 0, TRAIL_NUMBER(ABANDONED, abandoned),
+                   TRAIL_NUMBER(LIMIT, most));
 }
 
 int subhost_recycle_wanted(const subhost_host *host)

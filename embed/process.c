@@ -125,7 +125,8 @@ void subhost__process_not_forked(struct process *process, const char *why)
     interp->failure = text ? strdup(text) : NULL;
     pthread_cond_broadcast(&interp->work);
     pthread_mutex_unlock(&interp->lock);
-    NOTE(interp, "interp-failed", "%s", text ? text : "out of memory");
+    NOTE(interp, INTERP_FAILED, TRAIL_TEXT(NAME, interp->name),
+         TRAIL_TEXT(WHY, text ? text : "out of memory"));
     subhost__task_end_queue(interp, SUBHOST_FAILED, -1, text ? text : "out of memory");
     free(text);
     enter(process, PROCESS_ENDED);
@@ -191,7 +192,8 @@ void subhost__process_forked(struct process *process, pid_t pid, int control, in
     pthread_mutex_lock(&host->lock);
     host->stats.interpreters_created++;
     pthread_mutex_unlock(&host->lock);
-    NOTE(interp, "interp-created", "process %d, %s", (int)pid, interp->name);
+    NOTE(interp, INTERP_CREATED, TRAIL_TEXT(NAME, interp->name),
+         TRAIL_TEXT(ISOLATION, "process"), TRAIL_NUMBER(CHILD, pid));
     enter(process, PROCESS_ALIVE);
     set_state(interp, INTERP_IDLE);
     if (error)
@@ -208,7 +210,8 @@ void subhost__process_kill(struct process *process)
 {
     if (process->state != PROCESS_ALIVE || process->killed)
         return;
-    NOTE(process->interp, "killed", "pid %d", (int)process->interp->pid);
+    NOTE(process->interp, KILLED, TRAIL_NUMBER(CHILD, process->interp->pid),
+         TRAIL_NUMBER(AFTER, subhost__cancel_age(process->interp)));
     process->killed = true;
     if (process->pidfd.fd >= 0)
         syscall(SYS_pidfd_send_signal, process->pidfd.fd, SIGKILL, NULL, 0);
@@ -237,7 +240,7 @@ static bool send_task(struct process *process)
     pthread_mutex_lock(&interp->host->lock);
     interp->host->stats.tasks_started++;
     pthread_mutex_unlock(&interp->host->lock);
-    NOTE(interp, "task-started", "%s", task->name);
+    subhost__task_note_start(task);
     struct pack pack = {0};
     subhost__task_pack(&pack, task, last);
     process->released = last;
@@ -353,7 +356,8 @@ static void hear(struct process *process)
         else if (frame.type == FRAME_OUTPUT)
             on_output(process, &frame);
         else if (frame.type == FRAME_TRAIL)
-            subhost__trail_pass(host->trail, (const char *)frame.data, frame.size);
+            subhost__trail_pass(host->trail, (const char *)frame.data, frame.size,
+                                frame.id);
     }
 }
 
@@ -432,7 +436,8 @@ static void end(struct process *process, const char *why)
     interp->driver_gone = true;
     pthread_cond_broadcast(&interp->work);
     pthread_mutex_unlock(&interp->lock);
-    NOTE(interp, "interp-ended", "%s, %s", interp->name, why);
+    NOTE(interp, INTERP_ENDED, TRAIL_TEXT(NAME, interp->name),
+         TRAIL_NUMBER(CHILD, interp->pid), TRAIL_TEXT(WHY, why));
     pthread_mutex_lock(&host->lock);
     host->stats.interpreters_ended++;
     pthread_mutex_unlock(&host->lock);

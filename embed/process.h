@@ -18,7 +18,7 @@
     X(FRAME_SIGNALS) /* which are handled, ignored, left to the kernel: masks */         \
     X(FRAME_FAILING) /* the task's function has failed; its end will follow */           \
     X(FRAME_ENDED)   /* outcome, detail, result */                                       \
-    X(FRAME_TRAIL)   /* lines for the trail */                                           \
+    X(FRAME_TRAIL)   /* how many events were lost; lines for the trail */                \
     X(FRAME_OUTPUT)  /* stream; name, a line of captured output */                       \
     /* child to root */                                                                  \
     X(FRAME_FORK) /* id; name; which of 0, 1, 2 are open, and these */                   \

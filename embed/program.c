@@ -643,7 +643,7 @@ static bool is_refused_module(subhost_interp *interp, const subhost_task *task,
     PyErr_Clear();
     if (is) {
         char *text = describe(exception);
-        NOTE(interp, "begun-anew", "with the shared GIL: %s", text ? text : "a module");
+        NOTE(interp, TASK_BEGUN_ANEW, TRAIL_TEXT(WHY, text));
         free(text);
     }
     return is;

@@ -258,6 +258,20 @@ static void deliver(subhost_interp *interp, int signo)
     }
 }
 
+static void note_signal(const subhost_host *host, const subhost_signal_event *event)
+{
+    char name[16];
+    const char *known = sigabbrev_np(event->signo);
+    if (known)
+        snprintf(name, sizeof name, "SIG%s", known);
+    else
+        snprintf(name, sizeof name, "SIGRTMIN%+d", event->signo - SIGRTMIN);
+    NOTE_EVENT(host->trail, SIGNAL, 0, 0, TRAIL_TEXT(SIGNAL, name),
+               TRAIL_NUMBER(HANDLED, event->handled),
+               TRAIL_NUMBER(CANCELLED, event->cancelled),
+               TRAIL_NUMBER(WAITING, event->waiting));
+}
+
 static void route(subhost_host *host, int signo)
 {
     subhost_signal_event event = {.size = sizeof event, .signo = signo};
@@ -297,10 +311,7 @@ static void route(subhost_host *host, int signo)
     if (host->options.take_signals && signo == SIGUSR1 && !event.handled &&
         subhost__policy_number(host->policy, POLICY_SIGNALS_STACKS))
         subhost__stacks_request(host, STDERR_FILENO);
-    subhost__trail_note(host->trail, "signal", 0, 0,
-                        "%s: %u handlers called, %u cancels begun, %u under way",
-                        sigabbrev_np(signo) ? sigabbrev_np(signo) : "real-time",
-                        event.handled, event.cancelled, event.waiting);
+    note_signal(host, &event);
     if (host->options.on_signal)
         host->options.on_signal(host, &event, host->options.on_signal_data);
 }

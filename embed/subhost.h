@@ -208,8 +208,8 @@ typedef struct subhost_options {
     /* Non-zero: leave blocking libc calls alone. A blocked thread is then interrupted
      * only where CPython itself can do it. */
     int no_interruptible_calls;
-    /* Where the trail goes: what the host does and why, one JSON object a line; NULL: none.
-     * The file is truncated. */
+    /* Where the trail goes: what the host does and why, one JSON object a line (docs/trail.md);
+     * NULL: none. The file is truncated. */
     const char *trail;
     /* Modules imported once, in the main interpreter, before the first fork: every forked
      * child has them already. NULL, or names up to a NULL; they outlive the host. */
@@ -226,6 +226,14 @@ typedef struct subhost_options {
     int no_sibling_detach;
     /* NULL: the preset "default". What is set above goes before it; a copy is kept. */
     const subhost_policy *policy;
+    /* The trail's rotation. A file that would grow beyond `trail_limit` bytes becomes FILE.1,
+     * and a new one is begun; `trail_files` older ones are kept (0: one). 0: no limit. Of
+     * pipes, devices and symbolic links there is but one. */
+    int64_t trail_limit;
+    unsigned trail_files;
+    /* Audit events of Python's (PEP 578) that the trail has, too: those whose names begin with
+     * one of these ("open", "socket.", "subprocess."). NULL, or names up to a NULL. */
+    const char *const *trail_python_events;
 } subhost_options;
 
 #define SUBHOST_OPTIONS_INIT                                                             \
@@ -247,7 +255,7 @@ enum subhost_close_mode {
 /* Cancels what still runs, ends the interpreters within `grace`, frees the host. With
  * abandoned interpreters CPython cannot be finalized: the host is freed as far as their
  * threads allow and SUBHOST_EQUARANTINED is returned. Main thread, no GIL, blocks up to
- * `grace` plus 100 ms. */
+ * `grace` plus 100 ms, and half a second more where the trail's file takes nothing. */
 SUBHOST_API int subhost_close(subhost_host *host, enum subhost_close_mode mode,
                               int64_t grace, subhost_error **err);
 
@@ -285,10 +293,19 @@ typedef struct subhost_stats {
     uint64_t forks;               /* in the root: of the whole tree */
     uint64_t callbacks;           /* calls of function pointers that call Python */
     uint64_t callbacks_defaulted; /* those that returned their default */
+    uint64_t trail_events; /* noted, lost ones too; in the root: in the whole tree */
+    uint64_t trail_lost;   /* because the file did not take them in time */
 } subhost_stats;
 
 /* Copies the counters. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_get_stats(subhost_host *host, subhost_stats *stats);
+
+/* Waits until the trail's file has all that was noted so far; 0 without a trail, and in a
+ * forked child. SUBHOST_ESYSTEM: it cannot be written, which is tried again and again;
+ * SUBHOST_ETIMEDOUT: nobody reads the pipe that it is. Any thread, no GIL, blocks up to
+ * `timeout`. */
+SUBHOST_API int subhost_trail_flush(subhost_host *host, int64_t timeout,
+                                    subhost_error **err);
 
 /* Non-zero when quarantine.limit is reached and quarantine.action is "recycle": whoever runs
  * the host should replace its process soon. Any thread, GIL or not, does not block. */
@@ -467,7 +484,9 @@ SUBHOST_API void subhost_task_release(subhost_task *task);
 /* ---- audits --------------------------------------------------------------------- */
 
 /* One list: audit, its name; behind it what `names` are. */
-#define SUBHOST_AUDITS(X) X(SUBHOST_AUDIT_HOST, "host") /* probes; none: all of them */
+#define SUBHOST_AUDITS(X)                                                                \
+    X(SUBHOST_AUDIT_HOST, "host")   /* probes; none: all of them */                      \
+    X(SUBHOST_AUDIT_TRAIL, "trail") /* the trail's file; its older ones are found */
 
 enum subhost_audit_kind {
 #define SUBHOST_AUDIT_ENUM(name, text) name,
@@ -477,10 +496,11 @@ enum subhost_audit_kind {
 
 /* One list: format of a report, its name. */
 #define SUBHOST_FORMATS(X)                                                               \
-    X(SUBHOST_FORMAT_TEXT, "text") /* for people; coloured on a terminal */              \
-    X(SUBHOST_FORMAT_JSON, "json") /* docs/report.schema.json */                         \
-    X(SUBHOST_FORMAT_TAP, "tap")   /* version 14, for prove and its like */              \
-    X(SUBHOST_FORMAT_HTML, "html") /* one file that needs no other */
+    X(SUBHOST_FORMAT_TEXT, "text")     /* for people; coloured on a terminal */          \
+    X(SUBHOST_FORMAT_JSON, "json")     /* docs/report.schema.json */                     \
+    X(SUBHOST_FORMAT_TAP, "tap")       /* version 14, for prove and its like */          \
+    X(SUBHOST_FORMAT_HTML, "html")     /* one file that needs no other */                \
+    X(SUBHOST_FORMAT_CHROME, "chrome") /* of a trail, for ui.perfetto.dev */
 
 enum subhost_format {
 #define SUBHOST_FORMAT_ENUM(name, text) name,

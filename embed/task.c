@@ -375,6 +375,37 @@ void subhost__task_note_name(subhost_interp *interp, const subhost_task *task)
     pthread_mutex_unlock(&interp->lock);
 }
 
+static const char *isolation_name(const subhost_interp *interp)
+{
+    return interp->process || interp->is_main ? "process" : "interpreter";
+}
+
+void subhost__task_note_start(const subhost_task *task)
+{
+    const subhost_interp *interp = task->interp;
+    NOTE_EVENT(interp->host->trail, TASK_STARTED, interp->serial, task->id,
+               TRAIL_TEXT(NAME, task->name), TRAIL_NUMBER(PARENT, task->parent_id),
+               TRAIL_TEXT(KIND, task->is_call ? "call" : "program"),
+               TRAIL_TEXT(ISOLATION, isolation_name(interp)),
+               TRAIL_NUMBER(WORKER, interp->worker),
+               TRAIL_NUMBER(TIMEOUT, task->timeout));
+}
+
+static void note_end(const subhost_task *task)
+{
+    const subhost_outcome *outcome = &task->outcome;
+    NOTE_EVENT(task->interp->host->trail, TASK_ENDED, task->interp->serial, task->id,
+               TRAIL_TEXT(NAME, task->name), TRAIL_NUMBER(PARENT, task->parent_id),
+               TRAIL_TEXT(OUTCOME, subhost_outcome_name(outcome->kind)),
+               TRAIL_NUMBER(CODE, outcome->code), TRAIL_NUMBER(STATUS, outcome->status),
+               TRAIL_TEXT(REASON, outcome->cancel_reason < 0
+                                      ? NULL
+                                      : subhost__reason_name(
+                                            (enum subhost_reason)outcome->cancel_reason)),
+               TRAIL_TEXT(DETAIL, outcome->detail),
+               TRAIL_NUMBER(DURATION, task->started_at ? outcome->duration : -1));
+}
+
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail)
 {
@@ -390,6 +421,8 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
         task->outcome.detail = copy ? copy : "";
         task->outcome.duration = task->started_at ? subhost__now() - task->started_at : 0;
         host->stats.tasks_ended++;
+        note_end(
+            task); /* before anybody can know of it: what follows from it comes later */
         if (task->on_end) {
             subhost__task_ref(task);
             task->next = NULL;
@@ -410,10 +443,6 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
         if (first_failure)
             subhost__task_cancel_nursery(host, task->nursery, "a sibling failed");
         subhost__task_cancel_children(task, SUBHOST_BY_REQUEST, "its parent has ended");
-        subhost__trail_note(host->trail, "task-ended", task->interp->serial, task->id,
-                            "%s: %s%s%s, status %d", task->name,
-                            subhost_outcome_name(outcome->kind), task->detail ? ": " : "",
-                            task->detail ? task->detail : "", outcome->status);
         subhost__loop_wake(host);
     } else {
         free(copy);

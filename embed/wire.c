@@ -98,6 +98,14 @@ static void write_out(struct wire *wire)
 
 bool subhost__wire_flushed(const struct wire *wire) { return !wire->out || wire->ended; }
 
+size_t subhost__wire_waiting(const struct wire *wire)
+{
+    size_t size = 0;
+    for (const struct wire_chunk *chunk = wire->out; chunk; chunk = chunk->next)
+        size += chunk->size - chunk->at;
+    return size;
+}
+
 static void watch_as_needed(struct wire *wire)
 {
     uint32_t events = EPOLLIN | (wire->out ? EPOLLOUT : 0);

@@ -44,6 +44,8 @@ bool subhost__wire_send(struct wire *wire, uint32_t type, uint64_t id, const voi
                         size_t size, const int *fds, unsigned n_fds);
 /* The next frame that has come in whole. Its data is valid until the next call. */
 bool subhost__wire_take(struct wire *wire, struct frame *frame);
+/* How many bytes wait for the socket to take them. */
+size_t subhost__wire_waiting(const struct wire *wire);
 /* True when all that was sent is in the socket. */
 bool subhost__wire_flushed(const struct wire *wire);
 

@@ -79,6 +79,12 @@
     X(AUDIT_TRAIL, "audit.trail", TEXT, "", "", FREE, HOST,                              \
       "the file that the trail goes to; \"\": none")                                     \
     X(AUDIT_EVENTS, "audit.events", LIST, "", "", FREE, HOST,                            \
-      "events that the trail has; none named: all")
+      "events that the trail has; none named: all")                                      \
+    X(AUDIT_PYTHON_EVENTS, "audit.python_events", LIST, "", "", FREE, HOST,              \
+      "audit events of Python's (PEP 578) that the trail has, by beginnings of names")   \
+    X(AUDIT_ROTATE_SIZE, "audit.rotate_size", SIZE, "0", "0..1TiB", FREE, HOST,          \
+      "a trail's file of this size is followed by another one; 0: never")                \
+    X(AUDIT_ROTATE_FILES, "audit.rotate_files", INTEGER, "1", "1..10000", FREE, HOST,    \
+      "older files of the trail that are kept")
 
 #endif

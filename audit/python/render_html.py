@@ -93,7 +93,8 @@ def render(document, kind, request):
     numbers = [page.element("li", page.element("b", document["summary"][status]),
                             page.element("span", status, class_=status))
                for status in report.STATUSES if document["summary"][status]]
-    sections = [("Items", _items(document, kind, page))]
+    sections = [kind.picture(document, page)] if hasattr(kind, "picture") else []
+    sections.append(("Items", _items(document, kind, page)))
     if hasattr(kind, "html"):
         sections += kind.html(document, page)
     parts = [

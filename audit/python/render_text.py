@@ -41,9 +41,9 @@ def _clean(text):
                    for c in text)
 
 
-def _item(one, widest, style):
+def _item(one, widest, style, lead=""):
     status, width = one["status"], max(map(len, report.STATUSES))
-    head = f"{status:{width}}  {one['id']:{widest}}  "
+    head = f"{status:{width}}  {one['id']:{widest}}  {lead}"
     lines = style.wrap(head, _clean(one["title"]))
     yield lines[0].replace(status, style.paint(status, status), 1)
     yield from lines[1:]
@@ -65,8 +65,9 @@ def render(document, kind, request):
     lines = [style.paint("bold", f"subhost audit {document['kind']}"),
              report.heading(document), document["generated"], ""]
     widest = min(max((len(one["id"]) for one in document["items"]), default=0), 40)
+    leads = kind.leads(document) if hasattr(kind, "leads") else {}
     for one in document["items"]:
-        lines += _item(one, widest, style)
+        lines += _item(one, widest, style, leads.get(one["id"], ""))
     if hasattr(kind, "text"):
         lines += kind.text(document, style)
     lines += ["", report.totals(document)]

@@ -11,7 +11,9 @@ name:
     collect(request) -> {"items": [item(...), ...], more parts}    may raise Failed
     columns(document) -> [(heading, function of an item), ...]     optional, for tables
     text(document, style) -> lines                                 optional: own sections
+    leads(document) -> {id: text in front of an item's title}      optional, in text
     html(document, page) -> [(heading, html), ...]                 optional: own sections
+    picture(document, page) -> (heading, html)                     optional, before the items
     STYLE, SCRIPT = "css", "javascript"                            optional, for html()
 
 A renderer is a module render_FORMAT with render(document, kind, request) -> bytes.

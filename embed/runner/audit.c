@@ -19,7 +19,8 @@
 
 /* One list: short name (0: none), long name, argument's name (NULL: none), help. */
 #define AUDIT_OPTIONS(X)                                                                 \
-    X(0, "format", "text|json|tap|html", "what the report is written as (default text)") \
+    X(0, "format", "text|json|tap|html|chrome",                                          \
+      "what the report is written as (default text)")                                    \
     X('o', "output", "FILE", "write it to FILE, which is replaced when it is complete")  \
     X('v', "verbose", NULL, "in text: all that is known of each item")                   \
     X('j', "jobs", "N", "examine N at the same time (default: the processors)")          \
@@ -42,6 +43,7 @@ static const struct audit_row {
 } kinds[] = {
     [SUBHOST_AUDIT_HOST] =
         {"[PROBE...]", "which documented constraints of CPython hold on this machine"},
+    [SUBHOST_AUDIT_TRAIL] = {"FILE", "what a run did, by its trail (run --trail FILE)"},
 };
 
 static const char *const kind_names[] = {

@@ -372,6 +372,7 @@ int map_command(const struct map_options *options)
     subhost_pool_close(map.pool,
                        ended_by || map.status || map.broken_pipe ? map.grace : 1, NULL);
     status = conclude(&map);
+    run_check_trail(map.host);
     subhost_close(map.host, SUBHOST_CLOSE_EXITING, 0, NULL);
     leave(&map, status);
 }

@@ -15,6 +15,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What a trail that is a slow pipe has, at the end, to take what has been noted. */
+#define TRAIL_PATIENCE SUBHOST_MSEC(2000)
+
 struct run {
     const struct options *options;
     const subhost_policy *policy;
@@ -108,6 +111,7 @@ void run_print_stats(subhost_host *host)
         "ended; forks %llu\n"
         "subhost: cancels %llu, latency last %.3f ms, max %.3f ms; signals %llu; "
         "messages %llu; doorbell %s\n"
+        "subhost: trail %llu events, %llu lost\n"
         "subhost: peak RSS %.1f MiB, CPU %.3f s user, %.3f s system\n",
         (unsigned long long)stats.interpreters_created,
         (unsigned long long)stats.interpreters_abandoned,
@@ -115,9 +119,26 @@ void run_print_stats(subhost_host *host)
         (unsigned long long)stats.forks, (unsigned long long)stats.cancels,
         (double)stats.cancel_latency_last / 1e6, (double)stats.cancel_latency_max / 1e6,
         (unsigned long long)stats.signals, (unsigned long long)stats.messages,
-        subhost_doorbell_name(host), (double)usage.ru_maxrss / 1024,
+        subhost_doorbell_name(host), (unsigned long long)stats.trail_events,
+        (unsigned long long)stats.trail_lost, (double)usage.ru_maxrss / 1024,
         (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6,
         (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6);
+}
+
+/* Nobody should take a trail with holes for a whole one. */
+void run_check_trail(subhost_host *host)
+{
+    subhost_stats stats = {.size = sizeof stats};
+    subhost_error *err = NULL;
+    if (subhost_trail_flush(host, TRAIL_PATIENCE, &err) != 0)
+        fprintf(stderr, "subhost: the trail is not complete: %s\n",
+                subhost_error_message(err));
+    subhost_error_free(err);
+    subhost_get_stats(host, &stats);
+    if (stats.trail_lost > 0)
+        fprintf(stderr, "subhost: the trail: %llu of %llu events were lost\n",
+                (unsigned long long)stats.trail_lost,
+                (unsigned long long)stats.trail_events);
 }
 
 static int fail(subhost_error *err)
@@ -249,6 +270,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
     int status = code ? fail(err) : run.status;
     if (options->stats)
         run_print_stats(run.host);
+    run_check_trail(run.host);
     for (int worker = 0; worker < options->workers; worker++)
         subhost_task_release(run.tasks[worker]);
     free(run.tasks);

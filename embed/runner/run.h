@@ -11,6 +11,8 @@ int run_print_abilities(void);
 subhost_options run_host_options(void);
 /* The host's counters, on stderr. */
 void run_print_stats(subhost_host *host);
+/* Says on stderr what the trail lacks. */
+void run_check_trail(subhost_host *host);
 
 /* Runs the program and returns the exit status. */
 int run_command(const struct options *options);

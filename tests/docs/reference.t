@@ -33,6 +33,12 @@ def policies(folder):
 
 
 @test
+def trail(folder):
+    result = run([PYTHON, DOCS / "make-trail", "--check"])
+    ok(result.status == 0, "docs/trail.md is what docs/make-trail writes", result=result)
+
+
+@test
 def private_symbols(folder):
     text = (DOCS / "private-symbols.md").read_text()
     section = text.split("## Interposed libc functions", 1)[1].split("\n## ", 1)[0]

@@ -142,12 +142,15 @@ def refused(tmp):
     refusals = [event for event in events if event["event"] == "fork-refused"]
     equal(len(refusals), 2 * len(WANTED), "each is in the trail")
     equal({event["interp"] for event in refusals}, {1}, "with the interpreter")
-    threads = {event["thread"] for event in refusals}
-    ok(len(threads) == 2 and all(f"tid {event['thread']}, at " in event["detail"]
-                                 for event in refusals), "with the thread", refusals=refusals)
-    ok(all(re.search(r"^(os\.fork|os\.forkpty|subprocess preexec_fn), thread \S+, tid \d+, at "
-                     r".+?:\d+ in \S+ < .*/program\.py:\d+ in all_of_them < ", event["detail"])
-           for event in refusals), "with the stack, innermost first", refusals=refusals)
+    ok(len({event["thread"] for event in refusals}) == 2 and
+       all(event["thread_name"] for event in refusals), "with the thread",
+       refusals=refusals)
+    equal({event["what"] for event in refusals},
+          {"os.fork", "os.forkpty", "subprocess preexec_fn"}, "with what was refused")
+    ok(all(all(re.search(r":\d+ in \S+$", frame) for frame in event["stack"]) and
+           any(re.search(r"/program\.py:\d+ in all_of_them$", frame)
+               for frame in event["stack"][1:]) for event in refusals),
+       "with the stack, innermost first", refusals=refusals)
 
 
 @test
@@ -156,10 +159,10 @@ def deep_stacks(tmp):
     text = "import os\ndef f(n): return f(n - 1) if n else os.fork()\nf(500)\n"
     result = subhost("run", "--trail", trail, script(tmp, text))
     equal(result.last, "RuntimeError: " + FORK, "refused deep in a stack")
-    [detail] = [event["detail"] for event in map(json.loads, trail.read_text().splitlines())
-                if event["event"] == "fork-refused"]
-    ok(len(detail) < 700 and detail.endswith(" < ...") and "program.py:2 in f < " in detail,
-       "the trail has the innermost part of the stack", detail=detail)
+    [stack] = [event["stack"] for event in map(json.loads, trail.read_text().splitlines())
+               if event["event"] == "fork-refused"]
+    ok(5 < len(stack) < 100 and stack[-1] == "..." and stack[0].endswith("program.py:2 in f"),
+       "the trail has the innermost part of the stack", stack=stack)
 
 
 @test

@@ -277,7 +277,7 @@ def exec_allow(folder):
     trail = folder / "trail"
     seen(folder, EXEC, "exec.allow=false", f"audit.trail={trail}")
     events = [json.loads(line) for line in trail.read_text().splitlines()]
-    ok(any(event["event"] == "policy-refused" and "exec.allow" in event["detail"]
+    ok(any(event["event"] == "policy-refused" and "exec.allow" in event["why"]
            for event in events), "the trail has it")
     found = in_process(folder, "return tried(os.system, 'true')", "exec.allow=false")
     ok("exec.allow = false" in found, "in a process, too", found=found)
@@ -341,7 +341,7 @@ def imports_unsupported(folder):
           ["begun", "one two"] * 2 + ["loaded program.py"],
           "shared: tasks begin anew, and then the program")
     events = [json.loads(line)["event"] for line in trail.read_text().splitlines()]
-    equal(events.count("begun-anew"), 5, "shared: and the trail says so")
+    equal(events.count("task-begun-anew"), 5, "shared: and the trail says so")
     ok("refused" in seen(folder, SINGLE_PHASE, "imports.unsupported=shared"),
        "shared: a program that catches the ImportError goes its own way")
     found = seen(folder, text, "imports.unsupported=shared", "interpreter.obmalloc=own")
@@ -549,9 +549,52 @@ def audit_events(folder):
         seen(folder, "pass", f"audit.trail={path}", *options)
         return {json.loads(line)["event"] for line in path.read_text().splitlines()}
 
-    equal(events("audit.events=task-started,host-open"), {"task-started", "host-open"},
-          "these and no others")
+    equal(events("audit.events=task-started,signal"),
+          {"task-started", "host-open", "host-close"}, "these, and the trail's own")
     ok({"task-started", "task-ended", "host-open", "interp-created"} <= events(), "all without")
+    result = subhost("run", "--set", f"audit.trail={path}", "--set", "audit.events=task-begun",
+                     "-c", "pass")
+    ok(result.status == 125 and "audit.events: there is no event 'task-begun'" in result.err,
+       "one that there is not", result=result)
+
+
+@key("audit.python_events", "x" * 5000)
+def audit_python_events(folder):
+    path = folder / "trail"
+    code = "import sys; sys.audit('za.b', 1); sys.audit('zc'); sys.audit('zab')"
+    seen(folder, code, f"audit.trail={path}", "audit.python_events=za.,zc")
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    equal([event["name"] for event in events if event["event"] == "python-event"], ["za.b", "zc"],
+          "those whose names begin so")
+    seen(folder, code, f"audit.trail={path}")
+    ok("python-event" not in path.read_text(), "none without")
+    result = subhost("run", "--set", "audit.python_events=open", "-c", "pass")
+    ok(result.status == 125 and "there is no trail" in result.err, "not without a trail",
+       result=result)
+
+
+def rotated(folder, *options):
+    path = folder / "trail"
+    code = ("import os\nfor _ in range(200):\n"
+            "    try: os.fork()\n    except RuntimeError: pass")
+    for file in folder.glob("trail*"):
+        file.unlink()
+    seen(folder, code, f"audit.trail={path}", *options)
+    return {file.name: file.stat().st_size for file in folder.glob("trail*")}
+
+
+@key("audit.rotate_size", "1x")
+def audit_rotate_size(folder):
+    sizes = rotated(folder, "audit.rotate_size=8KiB")
+    ok(set(sizes) == {"trail", "trail.1"} and max(sizes.values()) <= 8192, "another file",
+       sizes=sizes)
+    equal(list(rotated(folder)), ["trail"], "one without")
+
+
+@key("audit.rotate_files", "0")
+def audit_rotate_files(folder):
+    sizes = rotated(folder, "audit.rotate_size=8KiB", "audit.rotate_files=3")
+    equal(sorted(sizes), ["trail", "trail.1", "trail.2", "trail.3"], "as many are kept")
 
 
 # ---- all of them ------------------------------------------------------------------------
