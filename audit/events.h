@@ -95,6 +95,9 @@ enum trail_field {
       "name child why")                                                                  \
     X(TASK_STARTED, "task-started", "a task begins to run",                              \
       "name parent kind isolation worker timeout")                                       \
+    X(BEGUN_ANEW, "begun-anew",                                                          \
+      "a module refuses a GIL of its own: the task begins again with the shared one",    \
+      "why")                                                                             \
     X(TASK_ENDED, "task-ended", "the one terminal event of a task",                      \
       "name parent outcome code status reason detail duration")                          \
     X(CANCEL_REQUESTED, "cancel-requested", "somebody has asked for the task's end",     \

@@ -67,7 +67,8 @@ static PyObject *deliver_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     struct thread *self = subhost__thread_self();
     if (!state || !state->interp || !self || self->interp != state->interp)
         return PyObject_CallNoArgs(PyExc_KeyboardInterrupt);
-    if (atomic_load(&state->interp->state) == INTERP_QUARANTINED && !self->is_attendant) {
+    if (atomic_load(&state->interp->state) == INTERP_QUARANTINED && !self->is_attendant &&
+        !self->is_visitor) { /* that one is raised out of its callback */
         PyEval_SaveThread(); /* others may be waiting for a shared GIL */
         subhost__thread_park();
     }
@@ -141,8 +142,12 @@ void subhost__raise_park_all(subhost_interp *interp)
     PyThreadState *tstate = subhost__thread_first_state(interp);
     for (; tstate; tstate = PyThreadState_Next(tstate)) {
         struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
-        if (thread && !thread->is_attendant)
+        if (thread && thread->is_visitor) {
+            if (!atomic_load(&thread->raise_pending))
+                subhost__raise_in(interp, thread, NULL);
+        } else if (thread && !thread->is_attendant) {
             PyThreadState_SetAsyncExc(tstate->thread_id, interp->module->deliver);
+        }
     }
 }
 

@@ -17,6 +17,8 @@
 #define CREATION_TIMEOUT SUBHOST_MSEC(30000)
 /* What daemon threads have for their end before their interpreter is left behind. */
 #define DAEMON_TIMEOUT SUBHOST_MSEC(500)
+/* What callbacks have that are still inside: they are short, and on threads of others. */
+#define VISITOR_TIMEOUT SUBHOST_MSEC(5000)
 
 static bool lock_creation(subhost_host *host)
 {
@@ -134,6 +136,7 @@ static bool enter_main(subhost_interp *interp)
     }
     PyEval_RestoreThread(tstate);
     interp->driver_tstate = tstate;
+    subhost__thread_open_door(interp);
     bool ok = call_prelude(interp, "become_child") == 0;
     if (ok)
         subhost__channel_open(interp);
@@ -179,11 +182,30 @@ static bool create(subhost_interp *interp)
 
 /* ---- the end -------------------------------------------------------------------- */
 
+/* Cancels the threads that are still there; false when they are visitors at most. GIL held. */
+static bool cancel_others(subhost_interp *interp)
+{
+    bool daemons = false;
+    PyThreadState *tstate = subhost__thread_first_state(interp);
+    for (; tstate; tstate = PyThreadState_Next(tstate)) {
+        struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
+        /* One that is just coming in has no record yet. */
+        daemons = daemons || (thread && !thread->is_driver && !thread->is_visitor);
+        if (thread && !thread->is_driver && !thread->is_attendant &&
+            !atomic_load(&thread->raise_pending)) {
+            thread->shield_depth = 0;
+            subhost__raise_in(interp, thread, NULL);
+        }
+    }
+    return daemons;
+}
+
 /* Py_EndInterpreter() dies when there is another thread state. Those of daemon threads
  * are cancelled. GIL held; false: some are still there. Else none can come any more. */
 static bool end_daemon_threads(subhost_interp *interp)
 {
-    int64_t deadline = subhost__now() + DAEMON_TIMEOUT;
+    int64_t started = subhost__now();
+    long pause = 1000000;
     bool quiet = false;
     while (!subhost__thread_close_door(interp)) {
         if (!quiet) {
@@ -191,21 +213,15 @@ static bool end_daemon_threads(subhost_interp *interp)
             PyErr_Clear();
             quiet = true;
         }
-        if (subhost__now() >= deadline)
+        bool daemons = cancel_others(interp);
+        if (subhost__now() - started >= (daemons ? DAEMON_TIMEOUT : VISITOR_TIMEOUT))
             return false;
-        PyThreadState *tstate = subhost__thread_first_state(interp);
-        for (; tstate; tstate = PyThreadState_Next(tstate)) {
-            struct thread *thread = subhost__thread_find(interp, tstate->thread_id);
-            if (thread && !thread->is_driver && !thread->is_attendant &&
-                !atomic_load(&thread->raise_pending)) {
-                thread->shield_depth = 0;
-                subhost__raise_in(interp, thread, NULL);
-            }
-        }
         PyThreadState *self = PyEval_SaveThread();
         subhost__thread_kick_all(interp);
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = pause}, NULL);
         PyEval_RestoreThread(self);
+        /* A kicked thread needs the GIL for its answer: not too often. */
+        pause = pause < 16000000 ? 2 * pause : pause;
     }
     return true;
 }
@@ -234,6 +250,7 @@ static bool end_interpreter(subhost_interp *interp)
         call_prelude(interp, "unsettle");
     PyErr_Clear();
     subhost__channel_drain_rest(interp);
+    subhost__callback_end_all(interp);
     interp->py = NULL; /* messages that are still queued see that it is over */
     PyObject *module = interp->module ? interp->module->module : NULL;
     interp->module = NULL; /* the next interpreter on this thread makes its own */
@@ -274,13 +291,31 @@ static void note_cancel_latency(subhost_interp *interp)
     subhost__cancel_note_latency(interp->host, delivered - cancel->requested_at);
 }
 
+/* In front of all others, with what is left of its time; the next interpreter shares the main
+ * GIL. False: it is cancelled. Under interp->lock. */
+static bool queue_again(subhost_interp *interp, subhost_task *task)
+{
+    if (atomic_load(&interp->cancel.requested))
+        return false;
+    int64_t left = task->deadline - subhost__now();
+    if (task->deadline != SUBHOST_FOREVER)
+        task->timeout = left > 0 ? left : 1;
+    subhost__task_ref(task);
+    task->next = interp->queue;
+    interp->queue = task;
+    if (!task->next)
+        interp->queue_tail = &task->next;
+    interp->gil = SUBHOST_GIL_SHARED;
+    return true;
+}
+
 /* False when the interpreter was abandoned meanwhile. */
 static bool run_task(subhost_interp *interp, subhost_task *task)
 {
     subhost_outcome outcome = {.cancel_reason = -1};
     char *detail = NULL;
     pthread_mutex_lock(&interp->host->lock);
-    interp->host->stats.tasks_started++;
+    interp->host->stats.tasks_started += !task->anew;
     pthread_mutex_unlock(&interp->host->lock);
 
     PyEval_RestoreThread(interp->driver_tstate);
@@ -289,12 +324,22 @@ static bool run_task(subhost_interp *interp, subhost_task *task)
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_IDLE);
     interp->current = NULL;
+    bool anew = ours && task->anew && queue_again(interp, task);
     pthread_mutex_unlock(&interp->lock);
+    if (task->anew && !anew) {
+        outcome.kind = SUBHOST_CANCELLED;
+        outcome.status = subhost__cancel_status(interp->cancel.reason);
+    }
     if (ours) {
         note_cancel_latency(interp);
         subhost__cancel_reset(interp);
     }
     PyEval_SaveThread();
+    if (anew) {
+        free(detail);
+        atomic_store(&interp->running_task, 0);
+        return true;
+    }
     subhost__task_note_name(interp, task);
     subhost__task_finish(task, &outcome, detail);
     atomic_store(&interp->running_task, 0);
@@ -354,7 +399,7 @@ static void drive(subhost_interp *interp)
     while ((task = next_task(interp))) {
         bool fresh = task->fresh;
         bool ours = run_task(interp, task);
-        fresh = (fresh || is_used_up(interp)) && has_work(interp);
+        fresh = (fresh || is_used_up(interp) || task->anew) && has_work(interp);
         subhost_task_release(task);
         if (!ours)
             return; /* abandoned, and back after all: nobody waits for it any more */

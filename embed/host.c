@@ -10,6 +10,7 @@
 #include "child.h"
 #include "interp.h"
 #include "policing.h"
+#include "native.h"
 #include "process.h"
 #include "python_events.h"
 
@@ -23,6 +24,7 @@ subhost_host *subhost__host(void) { return atomic_load(&the_host); }
 static void free_host(subhost_host *host)
 {
     subhost__python_events_end();
+    subhost__native_free(host);
     subhost__trail_close(host->trail);
     subhost__loop_close(host);
     pthread_cond_destroy(&host->ended_cond);
@@ -173,6 +175,7 @@ int subhost_open(const subhost_options *options, subhost_host **result,
         return subhost__fail(err, SUBHOST_ESTATE,
                              "subhost_open: a host is open already in this process");
     }
+    subhost__callback_reset_stats();
     int code = open_parts(host, err);
     if (code) {
         subhost__context(err, code, "opening the host");
@@ -197,6 +200,7 @@ void subhost_get_stats(subhost_host *host, subhost_stats *stats)
     struct trail_counts counts = subhost__trail_counts(host->trail);
     copy.trail_events = counts.events;
     copy.trail_lost = counts.lost;
+    subhost__callback_get_stats(&copy);
     copy.size = size;
     memcpy(stats, &copy, size);
 }

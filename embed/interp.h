@@ -42,6 +42,7 @@ struct thread {
     int64_t life; /* the interpreter's when the thread was started; not the driver's */
     bool is_driver;
     bool is_attendant;
+    bool is_visitor; /* of C code that came by a callback: its record is on its stack */
     /* Inside an interposed call that may block, with no GIL held. Set by the thread. */
     atomic_bool in_call;
     /* Set by the one who kicks, before the signal; taken by the thread. */
@@ -155,6 +156,9 @@ struct subhost_interp {
     /* CPython's id of the interpreter, which no other ever gets; -1 when threads of C code
      * may not enter: it is not there, or about to end. Written under threads_lock. */
     _Atomic int64_t life;
+    void *view; /* PyInterpreterView * (3.15, PEP 788), under threads_lock; NULL: none */
+    /* callback.c: what Python gave to C for keeps. With the GIL held. */
+    struct subhost_callback *callbacks;
 
     /* Valid from creation to the end of the interpreter, used with its GIL held. */
     PyInterpreterState *py;
@@ -200,6 +204,7 @@ struct subhost_task {
     bool is_call;
     bool
         calls_value; /* its payload is a function and an encoded value (pool_process.c) */
+    bool anew; /* it is to be begun again, or has been: imports.unsupported */
     unsigned char *payload, *result;
     size_t payload_size, result_size;
     struct worker *worker; /* which serves a pool's calls in it; NULL: it is none such */
@@ -247,6 +252,8 @@ struct subhost_host {
     sigset_t initial_mask; /* the main thread's when the host was opened */
 
     struct trail *trail; /* NULL: none */
+
+    _Atomic(struct binding *) bindings; /* native.c: a list that only grows */
 
     /* Creation and destruction of interpreters, one at a time. */
     pthread_mutex_t creation;
@@ -401,6 +408,13 @@ bool subhost__task_failed(const subhost_task *task);
 /* Has the trail say that the task begins to run. */
 void subhost__task_note_start(const subhost_task *task);
 
+/* callback.c */
+/* The interpreter is about to end: what Python gave to C returns defaults from now on. GIL
+ * held. */
+void subhost__callback_end_all(subhost_interp *interp);
+void subhost__callback_get_stats(subhost_stats *stats);
+void subhost__callback_reset_stats(void);
+
 /* nursery.c */
 void subhost__nursery_ref(struct nursery *nursery);
 void subhost__nursery_unref(struct nursery *nursery);
@@ -437,6 +451,19 @@ PyThreadState *subhost__thread_make_state(subhost_interp *interp);
 /* Makes a thread state for the calling thread of C code, when its record says where: true.
  * Does not return when that interpreter has ended. No GIL. */
 bool subhost__thread_enter(struct thread *self);
+/* A callback's way into an interpreter, from whatever thread, attached or not. True: the
+ * calling thread holds the interpreter's GIL until subhost__thread_leave(). False: it has
+ * ended, or was abandoned, or there is no memory. `life`: of the interpreter that is meant;
+ * -1: whichever lives now. No lock held. */
+struct visit {
+    struct thread record, *before; /* used when `recorded` */
+    PyThreadState *tstate;         /* made for this visit; NULL: none */
+    PyThreadState *back;           /* what the thread had: to be taken up again */
+    void *guard;                   /* PyInterpreterGuard * (3.15) */
+    bool recorded, attached, was_attached;
+};
+bool subhost__thread_visit(struct visit *visit, subhost_interp *interp, int64_t life);
+void subhost__thread_leave(struct visit *visit);
 /* Leaves it to its memory: the calling thread is another process's (guard.c). */
 void subhost__thread_disown(void);
 /* Signals the threads that are inside an interruptible call. Main thread. */

@@ -68,7 +68,7 @@ static struct thread *interruptible_thread(void)
 /* Before the real call and after each EINTR: true when the call should end now. */
 static bool call_must_end(struct thread *self, enum call_kind kind)
 {
-    if (atomic_load(&self->interp->state) == INTERP_QUARANTINED)
+    if (atomic_load(&self->interp->state) == INTERP_QUARANTINED && !self->is_visitor)
         subhost__thread_park();
     if (!atomic_exchange(&self->attention, false) &&
         (self->sealed > 0 || !atomic_load(&self->raise_pending)))
@@ -505,7 +505,7 @@ EXPORT int sigwait(const sigset_t *restrict set, int *restrict signo)
  * given once for each kick: its parking lot repeats a wait until it is woken. */
 static int lock_wait_again(struct thread *self)
 {
-    if (atomic_load(&self->interp->state) == INTERP_QUARANTINED)
+    if (atomic_load(&self->interp->state) == INTERP_QUARANTINED && !self->is_visitor)
         subhost__thread_park();
     if (!atomic_exchange(&self->attention, false))
         return 1;

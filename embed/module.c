@@ -8,6 +8,7 @@
 
 #include "child.h"
 #include "fence.h"
+#include "native.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -590,7 +591,8 @@ static int share_first(PyObject *module, struct module_state *state,
     state->deliver = Py_XNewRef(first->deliver);
     state->prelude = Py_XNewRef(first->prelude);
     state->handlers = Py_XNewRef(first->handlers);
-    static const char *const names[] = {"Cancelled", "Task", "shield", "on_cancel"};
+    static const char *const names[] = {"Cancelled", "Task", "shield", "on_cancel",
+                                        "native"};
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
         PyObject *value = PyObject_GetAttrString(first->module, names[i]);
         int result = PyModule_AddObjectRef(module, names[i], value);
@@ -625,7 +627,8 @@ static int module_exec(PyObject *module)
     Py_XDECREF(shield);
     if (result < 0 || !state->interp)
         return result;
-    return run_prelude(module, state);
+    state->native = subhost__native_make(module);
+    return state->native ? run_prelude(module, state) : -1;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
@@ -637,6 +640,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->prelude);
     Py_VISIT(state->nursery);
     Py_VISIT(state->handlers);
+    Py_VISIT(state->native);
+    Py_VISIT(state->native_types);
     return 0;
 }
 
@@ -649,6 +654,8 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->prelude);
     Py_CLEAR(state->nursery);
     Py_CLEAR(state->handlers);
+    Py_CLEAR(state->native);
+    Py_CLEAR(state->native_types);
     return 0;
 }
 

@@ -15,6 +15,8 @@ struct module_state {
     int armed;              /* threads whose early ended call is on its way out */
     int tool;               /* of sys.monitoring, while armed > 0 */
     PyObject *handlers;     /* signal handlers of the program, {number: callable} */
+    PyObject *native;       /* subhost.native */
+    PyObject *native_types; /* native_module.c; NULL: not needed yet */
 };
 
 /* Makes the module importable. Main thread, before CPython is initialized. */

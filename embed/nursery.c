@@ -622,10 +622,12 @@ PyObject *subhost__call_run(subhost_interp *interp, subhost_task *task)
                             ? PyBytes_FromStringAndSize((const char *)task->payload,
                                                         (Py_ssize_t)task->payload_size)
                             : NULL;
-    /* It may be large, and is not needed twice. */
-    free(task->payload);
-    task->payload = NULL;
-    task->payload_size = 0;
+    /* It may be large, and is seldom needed twice. */
+    if (!subhost__policing_may_begin_anew(interp)) {
+        free(task->payload);
+        task->payload = NULL;
+        task->payload_size = 0;
+    }
     PyObject *bytes = payload ? PyObject_CallOneArg(function, payload) : NULL;
     int result = bytes ? keep_result(task, bytes) : -1;
     Py_XDECREF(bytes);

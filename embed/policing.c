@@ -69,6 +69,8 @@ int subhost__policing_open(subhost_host *host, subhost_error **err)
     subhost_options *options = &host->options;
     bool fields = options->no_interruptible_calls || options->no_sibling_detach ||
                   options->orphan != SUBHOST_ORPHAN_CANCEL;
+    if (options->policy && !subhost__policy_gives(options->policy))
+        options->policy = NULL; /* then no event needs to be looked at */
     host->policy = NULL;
     if (options->policy || fields) {
         host->policy = subhost__policy_copy(options->policy);
@@ -388,6 +390,12 @@ void subhost__policing_begin(subhost_interp *interp, const subhost_task *task)
         confined ? subhost__policy_text(policy, POLICY_FORK_PASS) : NULL);
     Py_XDECREF(done);
     PyErr_Clear();
+}
+
+bool subhost__policing_may_begin_anew(const subhost_interp *interp)
+{
+    return interp->gil == SUBHOST_GIL_OWN && !interp->is_main &&
+           is_word(interp->policy, POLICY_IMPORTS_UNSUPPORTED, "shared");
 }
 
 static void limit(int resource, rlim_t soft, rlim_t hard)

@@ -43,6 +43,8 @@ subhost_policy *subhost__policing_current(void);
 /* Before a task runs: what the audit hook does not see, or CPython does not do. Driver, GIL
  * held. */
 void subhost__policing_begin(subhost_interp *interp, const subhost_task *task);
+/* Whether a task that a module has refused may begin anew with the shared GIL. */
+bool subhost__policing_may_begin_anew(const subhost_interp *interp);
 /* In a forked child, before its task: limits, standard input. Main thread. */
 void subhost__policing_confine(const subhost_policy *policy);
 

@@ -181,16 +181,26 @@ int subhost_pool_function(subhost_pool *pool, const char *name,
     *colon = '\0';
     pthread_mutex_lock(&pool->lock);
     unsigned n = atomic_load(&pool->n_functions);
-    if (n < POOL_FUNCTIONS) {
+    subhost_function *known = NULL;
+    for (unsigned i = 0; i < n && !known; i++) {
+        if (strcmp(pool->functions[i].module, copy) == 0 &&
+            strcmp(pool->functions[i].name, colon + 1) == 0)
+            known = &pool->functions[i];
+    }
+    if (known) {
+        *function = known;
+    } else if (n < POOL_FUNCTIONS) {
         pool->functions[n] = (subhost_function){
             .pool = pool, .index = n, .module = copy, .name = colon + 1};
         *function = &pool->functions[n];
         atomic_store(&pool->n_functions, n + 1);
     }
     pthread_mutex_unlock(&pool->lock);
-    if (n < POOL_FUNCTIONS)
+    if (!known && n < POOL_FUNCTIONS)
         return 0;
     free(copy);
+    if (known)
+        return 0;
     return subhost__fail(err, SUBHOST_EINVAL, "a pool has at most %d functions",
                          POOL_FUNCTIONS);
 }

@@ -17,6 +17,7 @@
 #include "interp.h"
 #include "module.h"
 #include "pool.h"
+#include "policing.h"
 
 #include <marshal.h> /* after Python.h */
 
@@ -628,6 +629,26 @@ static int came_too_late(subhost_interp *interp)
     return subhost__raise_now(interp, self);
 }
 
+/* It needs a module that refuses this interpreter, and its policy lets it have another. */
+static bool is_refused_module(subhost_interp *interp, const subhost_task *task,
+                              PyObject *exception)
+{
+    /* A pool's worker has begun with others' calls, which are not to be done again. */
+    if (!subhost__policing_may_begin_anew(interp) || task->worker ||
+        atomic_load(&interp->cancel.requested))
+        return false;
+    PyObject *line = subhost__prelude_call(interp, "explain", "(O)", exception);
+    bool is = line && PyUnicode_Check(line);
+    Py_XDECREF(line);
+    PyErr_Clear();
+    if (is) {
+        char *text = describe(exception);
+        NOTE(interp, BEGUN_ANEW, TRAIL_TEXT(WHY, text ? text : "a module"));
+        free(text);
+    }
+    return is;
+}
+
 void subhost__program_run(subhost_interp *interp, subhost_task *task,
                           subhost_outcome *outcome, char **detail)
 {
@@ -646,6 +667,9 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_FINISHING);
     pthread_mutex_unlock(&interp->lock);
+    task->anew = exception && is_refused_module(interp, task, exception);
+    if (task->anew)
+        Py_CLEAR(exception); /* nobody is told of it */
     conclude(interp, task, exception, outcome, detail);
     if (status)
         outcome->code = outcome->status = status;

@@ -290,7 +290,9 @@ typedef struct subhost_stats {
     int64_t cancel_latency_max;
     uint64_t messages; /* drained from all channels */
     uint64_t signals;
-    uint64_t forks;        /* in the root: of the whole tree */
+    uint64_t forks;               /* in the root: of the whole tree */
+    uint64_t callbacks;           /* calls of function pointers that call Python */
+    uint64_t callbacks_defaulted; /* those that returned their default */
     uint64_t trail_events; /* noted, lost ones too; in the root: in the whole tree */
     uint64_t trail_lost;   /* because the file did not take them in time */
 } subhost_stats;
@@ -725,6 +727,67 @@ SUBHOST_API void subhost_pool_get_stats(subhost_pool *pool, subhost_pool_stats *
  * run is SUBHOST_CANCELLED. Main thread, no GIL, blocks up to `grace` plus 100 ms. */
 SUBHOST_API int subhost_pool_close(subhost_pool *pool, int64_t grace,
                                    subhost_error **err);
+/* ---- C functions for Python ------------------------------------------------------ */
+
+/* Any function: it is called as its signature says. Cast to it: (subhost_native_function)pow. */
+typedef void (*subhost_native_function)(void);
+
+typedef struct subhost_bind_options {
+    size_t size;
+    const char *doc; /* of the Python function; NULL: its signature alone */
+} subhost_bind_options;
+
+#define SUBHOST_BIND_OPTIONS_INIT                                                        \
+    {                                                                                    \
+        .size = sizeof(subhost_bind_options)                                             \
+    }
+
+/* Makes a C function callable as subhost.native.NAME, in every interpreter of the host, also
+ * in those that run already, and in processes that are forked later. docs/native.md has the
+ * language of signatures: "f64(f64 x, f64 y)". `name` may be NULL when the signature has it:
+ * "f64 pow(f64 x, f64 y)". The GIL is released during a call, unless the signature says
+ * gil. SUBHOST_ESTATE: the name is bound already. A binding lasts as long as the host, and
+ * the function must. Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_bind(subhost_host *host, const char *name,
+                             subhost_native_function function, const char *signature,
+                             const subhost_bind_options *options, subhost_error **err);
+
+/* The same for a function of a shared library, as dlopen() finds it: "libm.so.6" and
+ * "f64 pow(f64, f64)". The library stays loaded. Any thread, GIL or not, blocks while the
+ * library is loaded. */
+SUBHOST_API int subhost_bind_library(subhost_host *host, const char *library,
+                                     const char *signature,
+                                     const subhost_bind_options *options,
+                                     subhost_error **err);
+
+/* For a bound function that computes for long: non-zero when the task that called it is to
+ * end. It then returns early with whatever it has; Cancelled is raised in the place of its
+ * result. 0 on a thread that belongs to no interpreter. Any thread, GIL or not, does not
+ * block; async-signal-safe. */
+SUBHOST_API int subhost_cancel_requested(void);
+
+/* ---- Python functions for C ------------------------------------------------------ */
+
+typedef struct subhost_callback subhost_callback;
+
+/* Makes a function pointer that calls Python: "MODULE:NAME" in that interpreter, imported
+ * and looked up at each call. The signature is of the same language, as "i32(ptr, ptr) = -1":
+ * behind the '=' stands what is returned when Python cannot be asked (0, NULL, zeros without
+ * it). The pointer may be called on any thread, by several at once, nested in other calls,
+ * while the interpreter is busy, ends, or has ended. Then, and when the Python function
+ * raises, the default is returned; the call is counted in subhost_stats. An exception goes to
+ * the bound function that the callback was called from, else to sys.unraisablehook. Any
+ * thread, GIL or not, does not block. */
+SUBHOST_API int subhost_callback_create(subhost_interp *interp, const char *callable,
+                                        const char *signature,
+                                        subhost_callback **callback, subhost_error **err);
+/* The function pointer: cast it to its type. Valid until subhost_callback_release(). Any
+ * thread, GIL or not, does not block; a call of it takes the interpreter's GIL. */
+SUBHOST_API subhost_native_function
+subhost_callback_function(const subhost_callback *callback);
+/* Frees the callback; NULL is allowed. No call may begin after it; those under way end as
+ * usual. The host may be closed before. Any thread, GIL or not, does not block. */
+SUBHOST_API void subhost_callback_release(subhost_callback *callback);
 
 #ifdef __cplusplus
 }

@@ -9,12 +9,15 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "interp.h"
 #include "interpose.h"
 #include "module.h"
+
+#define VERSION_3_15 0x030F0000
 
 static _Thread_local struct thread *self_record;
 /* Its destructor frees the record of a thread that the host did not start. */
@@ -163,6 +166,10 @@ void subhost__thread_open_door(subhost_interp *interp)
 {
     pthread_mutex_lock(&interp->threads_lock);
     atomic_store(&interp->life, PyInterpreterState_GetID(interp->py));
+#if PY_VERSION_HEX >= VERSION_3_15
+    interp->view = PyInterpreterView_FromCurrent();
+    PyErr_Clear(); /* no memory: then no callback enters */
+#endif
     pthread_mutex_unlock(&interp->threads_lock);
 }
 
@@ -171,8 +178,14 @@ bool subhost__thread_close_door(subhost_interp *interp)
     pthread_mutex_lock(&interp->threads_lock);
     PyThreadState *head = PyInterpreterState_ThreadHead(interp->py);
     bool alone = head == interp->driver_tstate && !PyThreadState_Next(head);
-    if (alone)
+    if (alone) {
         atomic_store(&interp->life, -1);
+#if PY_VERSION_HEX >= VERSION_3_15
+        if (interp->view)
+            PyInterpreterView_Close(interp->view);
+        interp->view = NULL;
+#endif
+    }
     pthread_mutex_unlock(&interp->threads_lock);
     return alone;
 }
@@ -199,6 +212,137 @@ bool subhost__thread_enter(struct thread *self)
         Py_FatalError("no memory for the state of a new thread"); /* as CPython does */
     tstate->gilstate_counter = 0; /* PyGILState_Release() shall delete it */
     return true;
+}
+
+/* ---- callbacks ------------------------------------------------------------------ */
+
+/* A thread state that is this thread's and that interpreter's keeps it from ending. From 3.15
+ * on CPython itself is asked for that as well (PEP 788). NULL: closed, or no memory. */
+static PyThreadState *pass_door(struct visit *visit, subhost_interp *interp, int64_t life)
+{
+    PyThreadState *tstate = NULL;
+    visit->guard = NULL;
+    /* In a forked child the parent's interpreters, and their locks, are memory and nothing
+     * else. */
+    if (interp->pid != getpid())
+        return NULL;
+    pthread_mutex_lock(&interp->threads_lock);
+    int64_t now = atomic_load(&interp->life);
+    enum interp_state state = atomic_load(&interp->state);
+    /* One that waits for the last thread to leave lets no other in. */
+    bool open = now >= 0 && (life < 0 || life == now) && state != INTERP_QUARANTINED &&
+                state != INTERP_CLOSING && (life >= 0 || state != INTERP_STARTING);
+#if PY_VERSION_HEX >= VERSION_3_15
+    visit->guard =
+        open && interp->view ? PyInterpreterGuard_FromView(interp->view) : NULL;
+    open = visit->guard != NULL;
+#endif
+    if (open)
+        tstate = PyThreadState_New(interp->py);
+    pthread_mutex_unlock(&interp->threads_lock);
+    return tstate;
+}
+
+static void close_guard(struct visit *visit)
+{
+#if PY_VERSION_HEX >= VERSION_3_15
+    if (visit->guard)
+        PyInterpreterGuard_Close(visit->guard);
+#endif
+    visit->guard = NULL;
+}
+
+static void begin_record(struct visit *visit, subhost_interp *interp)
+{
+    static _Thread_local pid_t tid;
+    if (!tid)
+        tid = (pid_t)syscall(SYS_gettid);
+    struct thread *record = &visit->record;
+    memset(record, 0, sizeof *record);
+    record->interp = interp;
+    record->is_visitor = true;
+    record->handle = pthread_self();
+    record->tid = tid;
+    visit->before = self_record;
+    pthread_mutex_lock(&interp->threads_lock);
+    record->life = atomic_load(&interp->life);
+    record->next = interp->threads;
+    interp->threads = record;
+    pthread_mutex_unlock(&interp->threads_lock);
+    self_record = record;
+    visit->recorded = true;
+}
+
+static void unlink_record(subhost_interp *interp, const struct thread *record)
+{
+    pthread_mutex_lock(&interp->threads_lock);
+    for (struct thread **at = &interp->threads; *at; at = &(*at)->next) {
+        if (*at == record) {
+            *at = record->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&interp->threads_lock);
+}
+
+/* GIL held. */
+static void end_record(struct visit *visit)
+{
+    subhost_interp *interp = visit->record.interp;
+    if (atomic_load(&visit->record.raise_pending) || visit->record.deferred ||
+        visit->record.armed)
+        subhost__raise_forget(interp, &visit->record);
+    unlink_record(interp, &visit->record);
+    self_record = visit->before;
+}
+
+bool subhost__thread_visit(struct visit *visit, subhost_interp *interp, int64_t life)
+{
+    PyThreadState *current = PyThreadState_GetUnchecked();
+    PyThreadState *mine = current ? current : PyGILState_GetThisThreadState();
+    int64_t there = life >= 0 ? life : atomic_load(&interp->life);
+    visit->tstate = visit->back = NULL;
+    visit->recorded = visit->attached = false;
+    visit->was_attached = current != NULL;
+    if (mine && PyInterpreterState_GetID(PyThreadState_GetInterpreter(mine)) == there) {
+        if (!current)
+            PyEval_RestoreThread(mine);
+        visit->attached = !current;
+    } else {
+        visit->tstate = pass_door(visit, interp, life);
+        if (!visit->tstate) {
+            close_guard(visit);
+            return false;
+        }
+        visit->back = mine;
+        if (current)
+            PyEval_SaveThread();
+        PyEval_RestoreThread(visit->tstate);
+    }
+    if (!self_record || self_record->interp != interp)
+        begin_record(visit, interp);
+    return true;
+}
+
+void subhost__thread_leave(struct visit *visit)
+{
+    if (visit->recorded)
+        end_record(visit);
+    if (!visit->tstate) {
+        if (visit->attached)
+            PyEval_SaveThread();
+        return;
+    }
+    PyThreadState_Clear(visit->tstate);
+    PyThreadState_DeleteCurrent();
+    close_guard(visit);
+    if (!visit->back)
+        return;
+    /* Also where it was detached: CPython finds a thread's state by the one that was current
+     * last. */
+    PyEval_RestoreThread(visit->back);
+    if (!visit->was_attached)
+        PyEval_SaveThread();
 }
 
 /* ---- kicks ---------------------------------------------------------------------- */
@@ -246,7 +390,8 @@ static void set_policy(subhost_interp *interp, int policy)
     const struct sched_param param = {.sched_priority = 0};
     pthread_mutex_lock(&interp->threads_lock);
     for (struct thread *thread = interp->threads; thread; thread = thread->next)
-        sched_setscheduler(thread->tid, policy, &param);
+        if (!thread->is_visitor) /* not ours, and soon elsewhere */
+            sched_setscheduler(thread->tid, policy, &param);
     pthread_mutex_unlock(&interp->threads_lock);
 }
 

@@ -48,6 +48,10 @@
       "threads beside the main one")                                                     \
     X(THREADS_DAEMON, "threads.daemon", BOOL, "true", "", FALSE, TASK,                   \
       "threads that are not waited for")                                                 \
+    X(IMPORTS_UNSUPPORTED, "imports.unsupported", CHOICE, "refuse", "shared|refuse",     \
+      LATER, INTERP,                                                                     \
+      "a module without support for a GIL of its own: an ImportError, or the task "      \
+      "begins anew, with the shared GIL")                                                \
     X(SIGNALS_TAKE, "signals.take", BOOL, "true", "", FREE, HOST,                        \
       "SIGINT and SIGTERM cancel what runs (subhost run)")                               \
     X(SIGNALS_HANDLERS, "signals.handlers", BOOL, "true", "", FALSE, TASK,               \

@@ -225,6 +225,8 @@ static PyObject *read_document(const char *text, size_t size)
     PyObject *read = done ? PyDict_GetItemString(dict, "read") : NULL;
     if (read)
         result = PyObject_CallFunction(read, "y#", text, (Py_ssize_t)size);
+    if (dict)
+        PyDict_Clear(dict); /* its functions refer to it: no work for the collector */
     Py_XDECREF(done);
     Py_XDECREF(name);
     Py_XDECREF(code);

@@ -126,6 +126,15 @@ const struct policy_value *subhost__policy_value(const subhost_policy *policy,
     return &defaults[key];
 }
 
+bool subhost__policy_gives(const subhost_policy *policy)
+{
+    for (int key = 0; policy && key < POLICY_KEY_COUNT; key++) {
+        if (policy->values[key].given)
+            return true;
+    }
+    return false;
+}
+
 int64_t subhost__policy_number(const subhost_policy *policy, enum policy_key key)
 {
     return subhost__policy_value(policy, key)->number;

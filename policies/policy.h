@@ -94,6 +94,8 @@ bool subhost__policy_put(subhost_policy *policy, enum policy_key key,
 bool subhost__policy_agrees(const subhost_policy *policy, enum policy_key *key,
                             char *problem, size_t size);
 
+/* Whether any key was given. */
+bool subhost__policy_gives(const subhost_policy *policy);
 const struct policy_value *subhost__policy_value(const subhost_policy *policy,
                                                  enum policy_key key);
 int64_t subhost__policy_number(const subhost_policy *policy, enum policy_key key);

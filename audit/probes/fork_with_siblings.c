@@ -35,7 +35,9 @@ static void run(int fd)
 const struct probe subhost__probe_fork_with_siblings = {
     .id = "fork-with-siblings",
     .title = "a fork while a subinterpreter lives",
-    .constraint = "the child of os.fork() lives, whatever else the parent runs",
+    .constraint =
+        "PyOS_AfterFork_Child() needs the main interpreter to be the only one: any "
+        "other, busy or asleep, kills the child",
     .source = "cpython#139759, cpython#101437; PyOS_AfterFork_Child()",
     .meaning =
         "without precautions no fork, on whatever thread, while a subinterpreter is "

@@ -14,7 +14,8 @@ static void run(int fd)
 const struct probe subhost__probe_leak_asyncio = {
     .id = "leak-asyncio",
     .title = "memory left behind by an own-GIL interpreter that has imported asyncio",
-    .constraint = "an interpreter's memory is given back at its end",
+    .constraint =
+        "what extension modules allocate is not all given back at an interpreter's end",
     .source = "measured here",
     .meaning = "what a program imports can leave more behind than the interpreter itself",
     .expected = {{FROM(3, 13), "more than 3 MiB a round"},

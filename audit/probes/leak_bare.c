@@ -14,7 +14,7 @@ static void run(int fd)
 const struct probe subhost__probe_leak_bare = {
     .id = "leak-bare",
     .title = "memory left behind by creating and ending an own-GIL interpreter",
-    .constraint = "an interpreter's memory is given back at its end",
+    .constraint = "before 3.14 an interpreter's memory is not all given back at its end",
     .source = "measured here; PEP 684, \"per-interpreter obmalloc\"",
     .meaning =
         "where it is not, reuse interpreters, and count how often they are replaced",

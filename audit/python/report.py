@@ -32,7 +32,7 @@ VERSION = 1
 # One list, in the order in which summaries name them.
 STATUSES = ("ok", "finding", "error", "skipped")
 # The texts of an item, in the order in which reports show them, with the word for people.
-TEXTS = {"constraint": "holds that", "source": "source", "expected": "expected", "seen": "seen",
+TEXTS = {"constraint": "constraint", "source": "source", "expected": "expected", "seen": "seen",
          "meaning": "means", "reason": "reason"}
 
 

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "journal.h"
+#include "policy.h"
 #include "run.h"
 
 /* Items on their way at the same time. */
@@ -185,12 +186,28 @@ static int fail(subhost_error *err)
 
 /* ---- starting --------------------------------------------------------------------- */
 
+/* What the policy says of each item. */
+static int take_policy(struct map *map)
+{
+    const struct map_options *o = map->options;
+    map->policy = policy_of_options("map", o->policy, &o->settings);
+    if (!map->policy)
+        return STATUS_FAILED;
+    const char *grace = subhost_policy_get(map->policy, "cancel.grace");
+    const char *timeout = subhost_policy_get(map->policy, "limits.timeout");
+    if (grace)
+        subhost_duration(grace, &map->grace);
+    if (timeout)
+        subhost_duration(timeout, &map->timeout);
+    return 0;
+}
+
 static int open_pool(struct map *map, subhost_error **err)
 {
     const struct map_options *o = map->options;
     char cwd[PATH_MAX];
     subhost_options host_options = run_host_options();
-    host_options.trail = o->trail;
+    host_options.policy = map->policy;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
     host_options.on_signal_data = map;
@@ -200,11 +217,10 @@ static int open_pool(struct map *map, subhost_error **err)
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.name = "map";
     options.workers = o->jobs;
-    options.spares = o->timeout || o->recycle ? SPARES : 0;
-    options.gil = o->gil;
+    options.spares = map->timeout || o->recycle ? SPARES : 0;
     options.isolation = o->isolation;
-    options.timeout = o->timeout;
-    options.grace = o->grace > 0 ? o->grace : 1;
+    options.timeout = map->timeout;
+    options.grace = map->grace > 0 ? map->grace : 1;
     options.recycle_calls = o->recycle;
     options.calls = ITEMS;
     options.path0 = getcwd(cwd, sizeof cwd) ? cwd : "";
@@ -257,7 +273,7 @@ static bool run(struct map *map)
     subhost_error *err = NULL;
     while (!atomic_load(&map->all_written)) {
         if (ended_by && !leave_at)
-            leave_at = map_now() + map->options->grace;
+            leave_at = map_now() + map->grace;
         if (leave_at && map_now() >= leave_at)
             return false;
         if (poll(ready, 2, show || ended_by ? PROGRESS_INTERVAL_MS : -1) < 0 &&
@@ -330,6 +346,8 @@ int map_command(const struct map_options *options)
     subhost_error *err = NULL;
     pthread_t reader, writer;
     int status = check_files(&map);
+    if (!status)
+        status = take_policy(&map);
     if (!status && options->resume)
         status = open_journal(&map);
     if (status)
@@ -351,8 +369,8 @@ int map_command(const struct map_options *options)
         pthread_detach(writer);
     if (options->stats)
         print_stats(&map);
-    subhost_pool_close(
-        map.pool, ended_by || map.status || map.broken_pipe ? options->grace : 1, NULL);
+    subhost_pool_close(map.pool,
+                       ended_by || map.status || map.broken_pipe ? map.grace : 1, NULL);
     status = conclude(&map);
     run_check_trail(map.host);
     subhost_close(map.host, SUBHOST_CLOSE_EXITING, 0, NULL);

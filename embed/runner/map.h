@@ -17,11 +17,11 @@ struct map_options {
     int jobs; /* 0: as many as CPUs */
     int retry;
     bool unordered, stats, help;
-    enum subhost_gil gil;
     enum subhost_isolation isolation;
-    int64_t timeout, grace;
     uint64_t recycle;
-    const char *trail, *resume;
+    const char *resume;
+    const char *policy; /* NULL: the default one */
+    struct settings settings;
 };
 
 /* A line of input, from its reading to its writing. */
@@ -39,6 +39,8 @@ struct item {
  * one that prints and writes. */
 struct map {
     const struct map_options *options;
+    subhost_policy *policy;
+    int64_t timeout, grace; /* the policy's */
     subhost_host *host;
     subhost_pool *pool;
     subhost_function *function;

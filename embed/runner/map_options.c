@@ -23,6 +23,8 @@
     X(0, "gil", "own|shared", "a GIL of its own (default), or the main one's")           \
     X(0, "isolation", "interpreter|process",                                             \
       "in this process (default), or in forked children")                                \
+    X(0, "policy", "NAME|FILE", "a preset or a TOML file: what the function may do")     \
+    X(0, "set", "KEY=VALUE", "one key of the policy; `subhost policy --help` has all")   \
     X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
     X(0, "stats", NULL, "at the end: items, workers, cancels, peak RSS")                 \
     X('h', "help", NULL, "this text")
@@ -90,6 +92,16 @@ static int take_choice(const char *name, const char *value, const char *first,
                                first, second);
 }
 
+/* An option that stands for a key: --grace 1s is --set cancel.grace=1s. */
+static void set_key(struct map_options *options, const char *key, const char *value,
+                    const char *origin)
+{
+    char *assignment = NULL;
+    if (asprintf(&assignment, "%s=%s", key, value) < 0)
+        assignment = NULL;
+    settings_add(&options->settings, assignment, origin); /* lives as long as we do */
+}
+
 static int take_value(struct map_options *options, const char *name, const char *value,
                       const char *typed)
 {
@@ -109,19 +121,28 @@ static int take_value(struct map_options *options, const char *name, const char 
             return bad_count(typed, value, 1, INT32_MAX);
         options->recycle = (uint64_t)count;
     } else if (strcmp(name, "timeout") == 0 || strcmp(name, "grace") == 0) {
-        if (subhost_duration(value, name[0] == 't' ? &options->timeout : &options->grace))
+        int64_t ns;
+        bool is_timeout = name[0] == 't';
+        if (subhost_duration(value, &ns))
             return options_usage_error(
                 "map", "--%s: '%s' is not a duration (500ms, 1.5s, 2m, or seconds)", name,
                 value);
+        set_key(options, is_timeout ? "limits.timeout" : "cancel.grace", value,
+                is_timeout ? "--timeout" : "--grace");
     } else if (strcmp(name, "gil") == 0) {
         status = take_choice(name, value, "own", "shared", &second);
-        options->gil = second ? SUBHOST_GIL_SHARED : SUBHOST_GIL_OWN;
+        if (!status)
+            set_key(options, "interpreter.gil", value, "--gil");
+    } else if (strcmp(name, "policy") == 0) {
+        options->policy = value;
+    } else if (strcmp(name, "set") == 0) {
+        settings_add(&options->settings, value, "--set");
     } else if (strcmp(name, "isolation") == 0) {
         status = take_choice(name, value, "interpreter", "process", &second);
         options->isolation =
             second ? SUBHOST_ISOLATION_PROCESS : SUBHOST_ISOLATION_INTERPRETER;
     } else if (strcmp(name, "trail") == 0) {
-        options->trail = value;
+        set_key(options, "audit.trail", value, "--trail");
     } else if (strcmp(name, "resume") == 0) {
         options->resume = value;
     } else if (strcmp(name, "unordered") == 0) {
@@ -182,7 +203,7 @@ int map_parse(int argc, char **argv, struct map_options *options)
     struct option long_options[OPTION_COUNT + 1] = {{0}};
     char short_options[2 * OPTION_COUNT + 2] = "";
     make_tables(long_options, short_options);
-    *options = (struct map_options){.grace = SUBHOST_MSEC(2000)};
+    *options = (struct map_options){0};
     opterr = 0;
     optind = 1;
     for (;;) {

@@ -24,6 +24,8 @@
     X(0, "grace", "DUR", "how long a cancelled program may take (default 2s)")           \
     X(0, "policy", "NAME|FILE", "a preset or a TOML file: what programs may do")         \
     X(0, "set", "KEY=VALUE", "one key of the policy; `subhost policy --help` has all")   \
+    X(0, "native", "LIB:SIGNATURE",                                                      \
+      "bind a C function for subhost.native: 'libm.so.6:f64 pow(f64, f64)'")             \
     X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
     X(0, "capture", NULL, "output of workers and tasks line by line, with their names")  \
     X(0, "stats", NULL, "at the end: interpreters, tasks, cancels, peak RSS")            \
@@ -183,8 +185,24 @@ static int unknown_option(const char *arg)
 
 /* ---- parsing -------------------------------------------------------------------- */
 
+static int add_native(struct options *options, char *value)
+{
+    char *colon = strchr(value, ':');
+    if (!colon || colon == value || !colon[1])
+        return options_usage_error("run",
+                                   "--native: '%s' is not LIB:SIGNATURE, as "
+                                   "'libm.so.6:f64 pow(f64, f64)'",
+                                   value);
+    if (options->n_natives == MAX_NATIVES)
+        return options_usage_error("run", "--native: at most %d functions", MAX_NATIVES);
+    *colon = '\0';
+    options->natives[options->n_natives++] =
+        (struct option_native){.library = value, .signature = colon + 1};
+    return 0;
+}
+
 /* `typed`: the option as the user wrote it. */
-static int take_value(struct options *options, const char *name, const char *value,
+static int take_value(struct options *options, const char *name, char *value,
                       const char *typed)
 {
     long count;
@@ -217,6 +235,8 @@ static int take_value(struct options *options, const char *name, const char *val
         options->policy = value;
     } else if (strcmp(name, "set") == 0) {
         settings_add(&options->settings, value, "--set");
+    } else if (strcmp(name, "native") == 0) {
+        return add_native(options, value);
     } else if (strcmp(name, "trail") == 0) {
         set_key(options, "audit.trail", value, "--trail");
     } else if (strcmp(name, "stats") == 0) {

@@ -29,6 +29,13 @@ struct settings {
 /* Adds one. Out of memory ends the process: there is nothing to give up yet. */
 void settings_add(struct settings *settings, const char *assignment, const char *origin);
 
+/* A C function to bind: `--native LIB:SIGNATURE`. */
+struct option_native {
+    const char *library, *signature;
+};
+
+enum { MAX_NATIVES = 256 };
+
 struct options {
     enum subhost_program_kind kind;
     const char *source; /* FILE, MODULE or CODE */
@@ -38,6 +45,8 @@ struct options {
     enum subhost_isolation isolation;
     const char *policy; /* NULL: the default one */
     struct settings settings;
+    struct option_native natives[MAX_NATIVES];
+    int n_natives;
     bool stats;
     bool help;
 };

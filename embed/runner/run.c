@@ -176,6 +176,15 @@ int run_print_abilities(void)
     return 0;
 }
 
+static int bind_natives(subhost_host *host, const struct options *o, subhost_error **err)
+{
+    int code = 0;
+    for (int i = 0; i < o->n_natives && !code; i++)
+        code = subhost_bind_library(host, o->natives[i].library, o->natives[i].signature,
+                                    NULL, err);
+    return code;
+}
+
 static const char *program_name(const struct options *options)
 {
     if (options->kind == SUBHOST_PROGRAM_CODE)
@@ -248,7 +257,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
         fprintf(stderr, "subhost: out of memory\n");
         return STATUS_FAILED;
     }
-    int code = 0;
+    int code = bind_natives(run.host, options, &err);
     for (int worker = 0; worker < options->workers && !code; worker++)
         code = start_worker(&run, worker, &err);
     while (run.running > 0 && !code) {

@@ -119,7 +119,7 @@ def text(tmp):
     ok("\x1b" not in result.out, "no colour in a pipe")
     ok(max(map(len, lines)) <= 100, "at most 100 columns", result=result)
     verbose = subhost("audit", "host", QUICK[0], "-v")
-    equal([word for word in ("holds that", "source", "expected", "seen", "means")
+    equal([word for word in ("constraint", "source", "expected", "seen", "means")
            if not re.search(rf"^ +{word} ", verbose.out, re.MULTILINE)], [],
           "-v says all that is known", result=verbose)
     env = {"TERM": "xterm", "NO_COLOR": ""}

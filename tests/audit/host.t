@@ -44,6 +44,18 @@ def every_probe(tmp):
 
 
 @test
+def the_page(tmp):
+    """docs/constraints.md is made by docs/make-constraints; a new probe is to be on it."""
+    page = (SOURCE / "docs/constraints.md").read_text()
+    equal(set(re.findall(r"^## (\S+)$", page, re.MULTILINE)), ids(), "it has every probe")
+    versions = re.search(r"^\| probe \| (.*) \|$", page, re.MULTILINE)[1].split(" | ")
+    rows = re.findall(r"^\| \[(\S+)\]\(#\1\) \| (.*) \|$", page, re.MULTILINE)
+    equal({name: cells for name, cells in rows if cells.split(" | ") != ["ok"] * len(versions)},
+          {}, f"as expected on {', '.join(versions)}")
+    equal(len(rows), len(ids()), "a row for each")
+
+
+@test
 def chosen(tmp):
     result = subhost("audit", "host", "debug-offsets", "pending-call-capacity")
     lines = [line.split()[:2] for line in result.out.splitlines() if line.startswith("ok ")]

@@ -16,22 +16,22 @@ SANITIZED = any(line.startswith("SUBHOST_SANITIZE:STRING=") and not line.rstrip(
                 for line in (BUILD / "CMakeCache.txt").read_text().splitlines())
 
 
-def compiled(source, folder):
+def compiled(source, folder, *libraries):
     """The program, built against the build tree; None after a failed test."""
     program = folder / source.stem
     library = BUILD / "lib"
     result = run(["cc", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
                   source, f"-I{SOURCE / 'embed'}", library / "libsubhost.so",
-                  f"-Wl,-rpath,{library}", "-o", program])
+                  f"-Wl,-rpath,{library}", *libraries, "-o", program])
     ok(result.status == 0, f"{source.name} compiles", result=result)
     return program if result.status == 0 else None
 
 
-def prints(name, folder, out):
+def prints(name, folder, out, *libraries):
     if SANITIZED:
         skip(name, "the build's sanitizer runtime is not in this program")
         return
-    program = compiled(EXAMPLES / "embed" / name, folder)
+    program = compiled(EXAMPLES / "embed" / name, folder, *libraries)
     if program:
         result = run([program])
         equal((result.status, result.out, result.err), (0, out, ""), f"{name} runs",
@@ -65,6 +65,23 @@ def math_domain_error():
     """As this CPython says it."""
     return run([PYTHON, "-c", "import math\ntry: math.sqrt(-2.0)\n"
                 "except ValueError as e: print(e)"]).out.strip()
+
+
+@test
+def embed_qsort(folder):
+    prints("qsort.c", folder, "worker 0: sorted\nworker 1: sorted\n")
+
+
+@test
+def embed_sqlite(folder):
+    prints("sqlite.c", folder, "worker 0: [['1', '3'], ['2', '6'], ['40', '120']]\n"
+           "worker 1: [['1', '4'], ['2', '7'], ['40', '121']]\n", "-lsqlite3")
+
+
+@test
+def embed_zlib(folder):
+    prints("zlib.c", folder, "1900 bytes, smaller: True the same again: True\ncrc 0x1208b3cf\n"
+           "uncompress() failed: it returned -5 -5\n", "-lz")
 
 
 def blocks(page, kind):

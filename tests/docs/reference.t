@@ -28,6 +28,17 @@ def trail(folder):
 
 
 @test
+def policies(folder):
+    result = run([PYTHON, DOCS / "make-policy", "--check"])
+    ok(result.status == 0, "docs/policy.md and subhost-policy.5 are what docs/make-policy writes",
+       result=result)
+    keys = re.findall(r"^  (\w+\.\w+) = ", subhost("policy", "--help").out, re.MULTILINE)
+    page = re.findall(r"^### (\w+\.\w+)$", (DOCS / "policy.md").read_text(), re.MULTILINE)
+    man = re.findall(r"^\.It Cm (\w+\.\w+) ", (DOCS / "subhost-policy.5").read_text(), re.MULTILINE)
+    equal((page, man), (keys, keys), "every key of the runner has its place in both")
+
+
+@test
 def private_symbols(folder):
     text = (DOCS / "private-symbols.md").read_text()
     section = text.split("## Interposed libc functions", 1)[1].split("\n## ", 1)[0]

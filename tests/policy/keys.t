@@ -313,6 +313,41 @@ def threads_daemon(folder):
     ok("daemon None" in seen(folder, THREADS, "threads.daemon=true"), "true: daemon threads run")
 
 
+# ---- imports ----------------------------------------------------------------------------
+
+
+@key("imports.unsupported", "load")
+def imports_unsupported(folder):
+    found = seen(folder, SINGLE_PHASE.replace("except ImportError", "except ZeroDivisionError"),
+                 "imports.unsupported=refuse")
+    ok("does not support loading in subinterpreters" in found and "loaded" not in found,
+       "refuse: an ImportError", found=found)
+    trail = folder / "trail"
+    text = TASKS + f"""
+    def load(word):
+        sys.path.insert(0, {str(NATIVE)!r})
+        import single_phase
+        return word
+    if __name__ == "__main__":
+        print("begun")
+        with subhost.open_nursery() as nursery:
+            tasks = [nursery.start(load, word) for word in ("one", "two")]
+        print(*[task.result() for task in tasks])
+        load("three")
+        print("loaded", subhost.current().name)
+    """
+    equal(seen(folder, text, "imports.unsupported=shared", f"audit.trail={trail}",
+               "limits.timeout=20s").splitlines(),
+          ["begun", "one two"] * 2 + ["loaded program.py"],
+          "shared: tasks begin anew, and then the program")
+    events = [json.loads(line)["event"] for line in trail.read_text().splitlines()]
+    equal(events.count("begun-anew"), 5, "shared: and the trail says so")
+    ok("refused" in seen(folder, SINGLE_PHASE, "imports.unsupported=shared"),
+       "shared: a program that catches the ImportError goes its own way")
+    found = seen(folder, text, "imports.unsupported=shared", "interpreter.obmalloc=own")
+    ok("does not support loading" in found, "shared: it begins anew once", found=found)
+
+
 # ---- signals ----------------------------------------------------------------------------
 
 
@@ -457,13 +492,14 @@ def limits_open_files(folder):
 
 # ---- quarantine -------------------------------------------------------------------------
 
-ABANDON = TASKS + """
+ABANDON = TASKS + f"""
+    sys.path.insert(0, {str(NATIVE)!r})
+    import blocker
     def stuck():
-        import re
-        re.match("(a+)+$", "a" * 60 + "b")
+        blocker.hold_gil(20)
     if __name__ == "__main__":
         for number in range(2):
-            print("abandoned" in tried(one, stuck, timeout=0.2), flush=True)
+            print("abandoned" in tried(one, stuck, timeout=0.5), flush=True)
             print(tried(one, int), flush=True)
 """
 

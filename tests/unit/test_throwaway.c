@@ -10,6 +10,10 @@
 
 #include "audit/throwaway.h"
 
+/* valgrind does not know pidfd_open(2) (3.19). */
+#define NEEDS_PIDFD()                                                                    \
+    if (unit_on_valgrind())                                                              \
+    skip()
 #define LIMIT unit_patience(20)
 #define SHORT SUBHOST_MSEC(300)
 
@@ -95,6 +99,7 @@ static void assert_described(const struct throwaway *child, const char *text)
 static void what_it_says_is_kept(void **state)
 {
     (void)state;
+    NEEDS_PIDFD();
     char text[] = "seen";
     struct throwaway child = child_of(says, text, LIMIT);
     run_one(&child);
@@ -109,6 +114,7 @@ static void what_it_says_is_kept(void **state)
 static void a_status_a_signal_and_a_hang_are_results(void **state)
 {
     (void)state;
+    NEEDS_PIDFD();
     int status = 7;
     struct throwaway children[] = {child_of(exits, &status, LIMIT),
                                    child_of(crashes, NULL, LIMIT),
@@ -132,6 +138,7 @@ static void a_status_a_signal_and_a_hang_are_results(void **state)
 static void what_it_leaves_behind_is_killed(void **state)
 {
     (void)state;
+    NEEDS_PIDFD();
     struct throwaway child = child_of(leaves, NULL, LIMIT);
     int64_t since = subhost__now();
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* so that this process can see the end */
@@ -151,6 +158,7 @@ static void what_it_leaves_behind_is_killed(void **state)
 static void of_much_output_the_end_is_kept(void **state)
 {
     (void)state;
+    NEEDS_PIDFD();
     struct throwaway child = child_of(floods, NULL, LIMIT);
     run_one(&child);
     assert_described(&child, "exit status 0");
@@ -168,6 +176,7 @@ static void count_end(struct throwaway *child, void *data)
 static void all_of_many_run(void **state)
 {
     (void)state;
+    NEEDS_PIDFD();
     enum { MANY = 40 };
     static struct throwaway children[MANY];
     int status = 3;
@@ -202,6 +211,7 @@ static void sends(void *data, int fd)
 static void a_signal_ends_them_and_is_delivered(void **state)
 {
     (void)state;
+    NEEDS_PIDFD();
     struct sigaction action = {.sa_handler = on_interrupt}, before;
     sigaction(SIGINT, &action, &before);
     struct throwaway children[] = {child_of(hangs, NULL, LIMIT),
