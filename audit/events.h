@@ -95,11 +95,11 @@ enum trail_field {
       "name child why")                                                                  \
     X(TASK_STARTED, "task-started", "a task begins to run",                              \
       "name parent kind isolation worker timeout")                                       \
+    X(BEGUN_ANEW, "begun-anew",                                                          \
+      "a module refuses a GIL of its own: the task begins again with the shared one",    \
+      "why")                                                                             \
     X(TASK_ENDED, "task-ended", "the one terminal event of a task",                      \
       "name parent outcome code status reason detail duration")                          \
-    X(TASK_BEGUN_ANEW, "task-begun-anew",                                                \
-      "it needs a module without support for a GIL of its own: with the shared one",     \
-      "why")                                                                             \
     X(CANCEL_REQUESTED, "cancel-requested", "somebody has asked for the task's end",     \
       "reason words grace")                                                              \
     X(CANCEL_RUNG_1, "cancel-rung-1",                                                    \

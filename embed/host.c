@@ -23,8 +23,8 @@ subhost_host *subhost__host(void) { return atomic_load(&the_host); }
 
 static void free_host(subhost_host *host)
 {
-    subhost__native_free(host);
     subhost__python_events_end();
+    subhost__native_free(host);
     subhost__trail_close(host->trail);
     subhost__loop_close(host);
     pthread_cond_destroy(&host->ended_cond);
@@ -197,10 +197,10 @@ void subhost_get_stats(subhost_host *host, subhost_stats *stats)
     for (subhost_interp *interp = host->interps; interp; interp = interp->next)
         copy.messages += atomic_load(&interp->channel.drained);
     pthread_mutex_unlock(&host->lock);
-    subhost__callback_get_stats(&copy);
     struct trail_counts counts = subhost__trail_counts(host->trail);
     copy.trail_events = counts.events;
     copy.trail_lost = counts.lost;
+    subhost__callback_get_stats(&copy);
     copy.size = size;
     memcpy(stats, &copy, size);
 }

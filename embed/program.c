@@ -643,7 +643,7 @@ static bool is_refused_module(subhost_interp *interp, const subhost_task *task,
     PyErr_Clear();
     if (is) {
         char *text = describe(exception);
-        NOTE(interp, TASK_BEGUN_ANEW, TRAIL_TEXT(WHY, text));
+        NOTE(interp, BEGUN_ANEW, TRAIL_TEXT(WHY, text ? text : "a module"));
         free(text);
     }
     return is;

@@ -12,7 +12,8 @@ RUNGS = {"cancel-rung-1": "rung 1", "cancel-held": "held by a loop", "cancel-run
 KNOWN = {*RUNGS, "host-open", "host-close", "trail-continued", "trail-not-continued",
          "events-lost", "interp-created", "interp-failed", "interp-ended", "task-started",
          "task-ended", "cancel-requested", "forked", "not-forked", "fork-refused", "fork-by-c",
-         "orphan", "signal", "python-event", "policy-refused", "recycle-wanted"}
+         "orphan", "signal", "python-event", "policy-refused", "recycle-wanted",
+         "begun-anew"}
 # Events of Python's are many: so many of a name are kept one by one.
 KEPT = 100
 

@@ -22,6 +22,12 @@ def reference(folder):
 
 
 @test
+def trail(folder):
+    result = run([PYTHON, DOCS / "make-trail", "--check"])
+    ok(result.status == 0, "docs/trail.md is what docs/make-trail writes", result=result)
+
+
+@test
 def policies(folder):
     result = run([PYTHON, DOCS / "make-policy", "--check"])
     ok(result.status == 0, "docs/policy.md and subhost-policy.5 are what docs/make-policy writes",
@@ -30,12 +36,6 @@ def policies(folder):
     page = re.findall(r"^### (\w+\.\w+)$", (DOCS / "policy.md").read_text(), re.MULTILINE)
     man = re.findall(r"^\.It Cm (\w+\.\w+) ", (DOCS / "subhost-policy.5").read_text(), re.MULTILINE)
     equal((page, man), (keys, keys), "every key of the runner has its place in both")
-
-
-@test
-def trail(folder):
-    result = run([PYTHON, DOCS / "make-trail", "--check"])
-    ok(result.status == 0, "docs/trail.md is what docs/make-trail writes", result=result)
 
 
 @test

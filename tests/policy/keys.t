@@ -341,7 +341,7 @@ def imports_unsupported(folder):
           ["begun", "one two"] * 2 + ["loaded program.py"],
           "shared: tasks begin anew, and then the program")
     events = [json.loads(line)["event"] for line in trail.read_text().splitlines()]
-    equal(events.count("task-begun-anew"), 5, "shared: and the trail says so")
+    equal(events.count("begun-anew"), 5, "shared: and the trail says so")
     ok("refused" in seen(folder, SINGLE_PHASE, "imports.unsupported=shared"),
        "shared: a program that catches the ImportError goes its own way")
     found = seen(folder, text, "imports.unsupported=shared", "interpreter.obmalloc=own")
