@@ -204,7 +204,7 @@ struct subhost_task {
     bool is_call;
     bool
         calls_value; /* its payload is a function and an encoded value (pool_process.c) */
-    bool anew; /* it is to be begun again, or has been: imports.unsupported */
+    bool anew;       /* it is to be begun again, or has been: imports.unsupported */
     unsigned char *payload, *result;
     size_t payload_size, result_size;
     struct worker *worker; /* which serves a pool's calls in it; NULL: it is none such */

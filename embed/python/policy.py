@@ -19,7 +19,14 @@ _SKIP = re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}' "|'''.*?'{3,5}"
 
 def _parts(key):
     """The parts of a key as it is written, quotes taken off."""
-    return tuple(next(iter(tomllib.loads(part + "=0"))) for part in re.findall(_PART, key))
+    return tuple(_part(part) for part in re.findall(_PART, key))
+
+
+def _part(text):
+    try:
+        return next(iter(tomllib.loads(text + "=0")))
+    except ValueError:  # behind what is given twice there may be what is no TOML
+        return text
 
 
 def _end_of_value(text, at):

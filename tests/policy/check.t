@@ -99,6 +99,9 @@ def not_toml(folder):
     check(folder, HEAD + "x = = 3\n", ["2: invalid value"])
     check(folder, HEAD + "[exec]\nallow = false\n[exec]\nallow = true\n",
           ["4: cannot declare ('exec',) twice"])
+    # Behind what is given twice, whose line is looked up before all is known to be TOML.
+    check(folder, HEAD + 'exec.allow = true\nexec.allow = true\n"\x02" = 1\n',
+          ["4: illegal character '\\x02'"])
     check(folder, b"version = 1\n# \xff\n", ["2: not UTF-8"])
     result = subhost("policy", "check", "p.toml", cwd=folder)
     equal(result.status, 1, "a file that is no TOML has problems")

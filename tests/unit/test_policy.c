@@ -166,7 +166,7 @@ static void test_tasks_narrow(void **state)
     subhost_error_free(err);
     subhost_policy_free(wider);
 
-    subhost_policy *narrower = WITH("threads.allow=false", "limits.timeout=20ms");
+    subhost_policy *narrower = WITH("threads.allow=false"), *brief;
     options.policy = narrower;
     static const char code[] = "import threading\n"
                                "threading.Thread(target=int).start()\n";
@@ -177,11 +177,13 @@ static void test_tasks_narrow(void **state)
     subhost_outcome outcome = unit_wait(task);
     unit_expect(&outcome, SUBHOST_RAISED);
     subhost_task_release(task);
+    options.policy = brief = WITH("limits.timeout=20ms");
     task = unit_submit(interp, "while True: pass", &options);
     outcome = unit_wait(task);
     unit_expect(&outcome, SUBHOST_TIMED_OUT);
     subhost_task_release(task);
     unit_run(interp, code, SUBHOST_RETURNED); /* it held for that task alone */
+    subhost_policy_free(brief);
     subhost_policy_free(narrower);
     subhost_interp_release(interp);
     unit_close(host);
