@@ -27,6 +27,7 @@ struct subhost_callback {
     struct native_types types; /* references */
     subhost_callback *next;    /* in interp->callbacks */
     bool stored;               /* C keeps it */
+    struct native_call *call;  /* the one that it was lent to, or NULL */
     const struct signature *signature;
     bool owns_signature;
     void *closure, *code; /* libffi's */
@@ -156,10 +157,10 @@ static PyObject *argument(const subhost_callback *callback,
 }
 
 /* What was lent for the call must not be used after it. */
-static void take_back(PyObject **values, size_t n)
+static void take_back(PyObject **values, size_t n, bool lent)
 {
     for (size_t i = 0; i < n; i++) {
-        if (PyMemoryView_Check(values[i]))
+        if (lent && PyMemoryView_Check(values[i]))
             Py_XDECREF(PyObject_CallMethod(values[i], "release", NULL));
         Py_DECREF(values[i]);
     }
@@ -177,15 +178,17 @@ static PyObject *call_python(const subhost_callback *callback,
             continue;
         PyObject *value = argument(callback, types, &s->params[i], args, i);
         if (!value) {
-            take_back(values + 1, n);
+            take_back(values + 1, n, s->n_buffers > 0);
             return NULL;
         }
         values[1 + n++] = value;
     }
-    PyObject *result = PyObject_Vectorcall(callable, values + 1,
-                                           n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    /* What PyObject_Vectorcall() does, without its checks of others' functions. */
+    vectorcallfunc function = PyVectorcall_Function(callable);
+    PyObject *result = (function ? function : PyObject_Vectorcall)(
+        callable, values + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     PyObject *exception = result ? NULL : PyErr_GetRaisedException();
-    take_back(values + 1, n);
+    take_back(values + 1, n, s->n_buffers > 0);
     if (exception)
         PyErr_SetRaisedException(exception);
     return result;
@@ -198,7 +201,13 @@ static bool give_result(const subhost_callback *callback,
     const struct where where = {"callback", 0, NULL};
     if (type->kind == SIG_VOID)
         return true;
-    /* Not into `to` before it is whole: that has the default. */
+    if (type->kind <= SIG_BOOL) { /* stored last: all of it or nothing */
+        if (subhost__value_from_python(type, &where, types, object, to) < 0)
+            return false;
+        if (type->ffi->size < sizeof(ffi_arg))
+            subhost__value_widen(type, to);
+        return true;
+    }
     _Alignas(max_align_t) char small[64];
     size_t size = type->ffi->size;
     char *value = size <= sizeof small ? small : malloc(size);
@@ -206,12 +215,11 @@ static bool give_result(const subhost_callback *callback,
         PyErr_NoMemory();
         return false;
     }
-    memset(value, 0, size);
+    if (type->kind == SIG_STRUCT)
+        memset(value, 0, size); /* what is between its fields */
     bool ok = subhost__value_from_python(type, &where, types, object, value) == 0;
-    if (ok) {
+    if (ok)
         memcpy(to, value, size);
-        subhost__value_widen(type, to);
-    }
     if (value != small)
         free(value);
     return ok;
@@ -280,14 +288,58 @@ static bool run(const subhost_callback *callback, void *result, void **args)
     return ok;
 }
 
+/* From within the bound call that it was lent to, on its thread: all that is needed is there
+ * and stays, and no exception is set. */
+static void run_lent(const subhost_callback *callback, struct native_call *call,
+                     void *result, void **args)
+{
+    call->callbacks++;
+    bool ok = false;
+    if (!call->exception) {
+        /* Unless the C function took the GIL itself. */
+        bool attach = call->released && !PyThreadState_GetUnchecked();
+        if (attach)
+            PyEval_RestoreThread(call->tstate);
+        PyObject *object =
+            call_python(callback, &callback->types, callback->callable, args);
+        ok = object && give_result(callback, &callback->types, object, result);
+        Py_XDECREF(object);
+        if (!ok)
+            call->exception = PyErr_GetRaisedException();
+        if (attach)
+            PyEval_SaveThread();
+    }
+    if (!ok) {
+        set_default(callback->signature, result);
+        call->defaulted++;
+    }
+}
+
+void subhost__callback_count(const struct native_call *call)
+{
+    atomic_fetch_add_explicit(&called, call->callbacks, memory_order_relaxed);
+    atomic_fetch_add_explicit(&defaulted, call->defaulted, memory_order_relaxed);
+}
+
+void subhost__callback_lend(subhost_callback *callback, struct native_call *call)
+{
+    if (!callback->stored)
+        callback->call = call;
+}
+
 static void enter(ffi_cif *cif, void *result, void **args, void *data)
 {
     (void)cif;
     subhost_callback *callback = data;
     int saved_errno = errno;
+    struct native_call *call = subhost__native_current();
+    if (call && callback->call == call) {
+        run_lent(callback, call, result, args);
+        errno = saved_errno;
+        return;
+    }
     atomic_fetch_add_explicit(&called, 1, memory_order_relaxed);
     atomic_fetch_add(&callback->refs, 1);
-    set_default(callback->signature, result);
     struct visit visit;
     bool ok = !atomic_load(&callback->closed) &&
               subhost__thread_visit(&visit, callback->interp, callback->life);
@@ -295,8 +347,10 @@ static void enter(ffi_cif *cif, void *result, void **args, void *data)
         ok = run(callback, result, args);
         subhost__thread_leave(&visit);
     }
-    if (!ok)
+    if (!ok) {
+        set_default(callback->signature, result);
         atomic_fetch_add_explicit(&defaulted, 1, memory_order_relaxed);
+    }
     subhost__callback_unref(callback);
     errno = saved_errno;
 }

@@ -49,7 +49,9 @@ bool subhost__pointer_get(const struct native_types *types, PyObject *object,
 struct native_call {
     struct native_call *outer;
     PyThreadState *tstate;
-    PyObject *exception; /* owned, NULL: none */
+    PyObject *exception;                     /* owned, NULL: none */
+    bool released;                           /* the GIL, meanwhile */
+    unsigned long long callbacks, defaulted; /* of those that were lent to it */
 };
 struct native_call *subhost__native_current(void);
 /* `self` of a bound function's method. */
@@ -102,6 +104,10 @@ subhost_callback *subhost__callback_store(subhost_interp *interp,
                                           PyObject *callable,
                                           struct signature *signature);
 void subhost__callback_close(subhost_callback *callback);
+/* A borrowed one is passed to this call, which begins. */
+void subhost__callback_lend(subhost_callback *callback, struct native_call *call);
+/* Adds to the host's figures what the call has counted. */
+void subhost__callback_count(const struct native_call *call);
 /* Gives back one that was borrowed, or only referred to. GIL held. */
 void subhost__callback_return(subhost_callback *callback);
 void subhost__callback_ref(subhost_callback *callback);

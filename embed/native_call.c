@@ -21,9 +21,11 @@ int subhost_cancel_requested(void)
     return self && atomic_load(&self->interp->cancel.requested);
 }
 
-static void begin(struct native_call *call)
+static void begin(struct native_call *call, bool keep_gil)
 {
-    *call = (struct native_call){innermost, PyThreadState_GetUnchecked(), NULL};
+    *call = (struct native_call){.outer = innermost,
+                                 .tstate = PyThreadState_GetUnchecked(),
+                                 .released = !keep_gil};
     innermost = call;
 }
 
@@ -401,7 +403,10 @@ static PyObject *perform(struct work *w, ffi_cif *cif)
     const struct signature *s = w->s;
     char *result = w->frame + s->result_slot;
     struct native_call call;
-    begin(&call);
+    begin(&call, s->keep_gil);
+    for (size_t i = 0; i < w->n_functions; i++)
+        if (w->functions[i])
+            subhost__callback_lend(w->functions[i], &call);
     PyThreadState *tstate = s->keep_gil ? NULL : PyEval_SaveThread();
     errno = 0;
     ffi_call(cif, w->bound->binding->function, result, w->values);
@@ -409,6 +414,8 @@ static PyObject *perform(struct work *w, ffi_cif *cif)
     if (tstate)
         PyEval_RestoreThread(tstate);
     subhost__value_narrow(&s->result, result);
+    if (call.callbacks)
+        subhost__callback_count(&call);
     PyObject *object = NULL;
     if (end(&call, w->bound->interp, tstate != NULL) == 0 &&
         check_error(w, result, number) == 0)
@@ -480,9 +487,9 @@ typedef double (*f64_3)(double, double, double);
         const struct bound *bound = (struct bound *)self;                                \
         f64_##count function = (f64_##count)bound->binding->function;                    \
         struct native_call call;                                                         \
-        begin(&call);                                                                    \
-        PyThreadState *tstate =                                                          \
-            bound->binding->signature->keep_gil ? NULL : PyEval_SaveThread();            \
+        bool keep_gil = bound->binding->signature->keep_gil;                             \
+        begin(&call, keep_gil);                                                          \
+        PyThreadState *tstate = keep_gil ? NULL : PyEval_SaveThread();                   \
         double result = function(__VA_ARGS__);                                           \
         if (tstate)                                                                      \
             PyEval_RestoreThread(tstate);                                                \

@@ -50,6 +50,15 @@ FUNCTION(int, count_zeros, (int (*f)(int), int times))
     return zeros;
 }
 
+/* The same for 1, under a name of its own: to be bound in another way. */
+FUNCTION(int, count_ones, (int (*f)(int), int times))
+{
+    int ones = 0;
+    for (int i = 0; i < times; i++)
+        ones += f(i) == 1;
+    return ones;
+}
+
 static int (*_Atomic kept)(int);
 FUNCTION(void, keep, (int (*f)(int))) { atomic_store(&kept, f); }
 FUNCTION(int, call_kept, (int value))
