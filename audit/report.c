@@ -21,6 +21,7 @@
 /* One row for each kind that examines before Python is there. */
 static subhost__gather *const gatherers[] = {
     [SUBHOST_AUDIT_HOST] = subhost__audit_host,
+    [SUBHOST_AUDIT_MODULES] = subhost__audit_modules,
 };
 
 static const char *const kind_names[] = {
@@ -45,12 +46,8 @@ static struct {
 
 /* ---- _subhost_audit, what the report's Python gets from C ------------------------- */
 
-static PyObject *module_code(PyObject *module, PyObject *arg)
+PyObject *subhost__audit_code(const char *name)
 {
-    (void)module;
-    const char *name = PyUnicode_AsUTF8(arg);
-    if (!name)
-        return NULL;
 #define FROZEN(module_name, magic, code, code_size, source)                              \
     if (strcmp(name, #module_name) == 0)                                                 \
         return PyImport_GetMagicNumber() == (magic)                                      \
@@ -60,7 +57,14 @@ static PyObject *module_code(PyObject *module, PyObject *arg)
                                       Py_file_input);
     AUDIT_PYTHON(FROZEN)
 #undef FROZEN
-    Py_RETURN_NONE;
+    return PyErr_Format(PyExc_KeyError, "no frozen code of that name: %s", name);
+}
+
+static PyObject *module_code(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    const char *name = PyUnicode_AsUTF8(arg);
+    return name ? subhost__audit_code(name) : NULL;
 }
 
 static PyObject *module_names(PyObject *module, PyObject *ignored)

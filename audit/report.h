@@ -28,7 +28,12 @@ typedef int subhost__gather(const subhost_audit_options *options, struct records
 /* How many examinations run at the same time. */
 int subhost__audit_jobs(const subhost_audit_options *options);
 
+/* The code object of audit/python/NAME.py, owned; NULL with an exception set. GIL held. */
+struct _object *subhost__audit_code(const char *name);
+
 /* host.c */
 subhost__gather subhost__audit_host;
+/* modules.c */
+subhost__gather subhost__audit_modules;
 
 #endif

@@ -65,10 +65,10 @@ static char *path_python(void)
     return NULL;
 }
 
-static char *choose_executable(const subhost_host *host)
+char *subhost__boot_executable(const char *given)
 {
-    if (host->options.executable)
-        return strdup(host->options.executable);
+    if (given)
+        return strdup(given);
     char *path = virtual_env_python();
     if (!path && access(SUBHOST_BUILD_PYTHON_EXECUTABLE, X_OK) != 0)
         path = path_python();
@@ -176,7 +176,7 @@ static PyStatus initialize(const PyConfig *config)
 
 int subhost__boot(subhost_host *host, subhost_error **err)
 {
-    host->executable = choose_executable(host);
+    host->executable = subhost__boot_executable(host->options.executable);
     if (!host->executable)
         return subhost__fail(err, SUBHOST_ENOMEM, "out of memory");
     if (Py_IsInitialized())

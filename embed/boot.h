@@ -6,4 +6,8 @@
  * with an exception set. GIL held. */
 int subhost__boot_site(void);
 
+/* The python that sys.executable names: the one that is given (NULL: none), the virtual
+ * environment's, or the one of the build. Owned; NULL: out of memory. */
+char *subhost__boot_executable(const char *given);
+
 #endif

@@ -485,8 +485,9 @@ SUBHOST_API void subhost_task_release(subhost_task *task);
 
 /* One list: audit, its name; behind it what `names` are. */
 #define SUBHOST_AUDITS(X)                                                                \
-    X(SUBHOST_AUDIT_HOST, "host")   /* probes; none: all of them */                      \
-    X(SUBHOST_AUDIT_TRAIL, "trail") /* the trail's file; its older ones are found */
+    X(SUBHOST_AUDIT_HOST, "host")       /* probes; none: all of them */                  \
+    X(SUBHOST_AUDIT_MODULES, "modules") /* modules, distributions, files; none: all */   \
+    X(SUBHOST_AUDIT_TRAIL, "trail")     /* the trail's file; its older ones are found */
 
 enum subhost_audit_kind {
 #define SUBHOST_AUDIT_ENUM(name, text) name,
@@ -518,6 +519,10 @@ typedef struct subhost_audit_options {
     const char *const *names;
     int jobs;    /* examined at the same time; 0: as many as there are processors */
     int verbose; /* non-zero: all that is known of each item, in text */
+    /* Of modules: how long one import may take, 0: 10 s; and a file in which results are
+     * kept, so that an audit which was ended goes on where it was, NULL: none. */
+    int64_t timeout;
+    const char *resume;
     /* Called after each item of `total`, on whatever thread; must not block. */
     void (*on_progress)(unsigned done, unsigned total, const char *name, void *data);
     void *on_progress_data;

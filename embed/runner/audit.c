@@ -24,6 +24,8 @@
     X('o', "output", "FILE", "write it to FILE, which is replaced when it is complete")  \
     X('v', "verbose", NULL, "in text: all that is known of each item")                   \
     X('j', "jobs", "N", "examine N at the same time (default: the processors)")          \
+    X(0, "timeout", "DUR", "of modules: how long one import may take (default 10s)")     \
+    X(0, "resume", "FILE", "of modules: keep results there; go on where it was ended")   \
     X('h', "help", NULL, "this text")
 
 static const struct audit_option {
@@ -43,6 +45,10 @@ static const struct audit_row {
 } kinds[] = {
     [SUBHOST_AUDIT_HOST] =
         {"[PROBE...]", "which documented constraints of CPython hold on this machine"},
+    [SUBHOST_AUDIT_MODULES] =
+        {"[NAME...]",
+         "which extension modules are ready for a GIL of their own; a NAME is "
+         "a\n           module, a distribution or a file, none: all there are"},
     [SUBHOST_AUDIT_TRAIL] = {"FILE", "what a run did, by its trail (run --trail FILE)"},
 };
 
@@ -142,6 +148,13 @@ static int take_option(subhost_audit_options *options, const struct audit_option
             return options_usage_error(
                 "audit", "--jobs: '%s' is not a number from 1 to %d", value, MAX_JOBS);
         options->jobs = (int)jobs;
+    } else if (strcmp(row->long_name, "timeout") == 0) {
+        if (subhost_duration(value, &options->timeout) != 0 || options->timeout == 0)
+            return options_usage_error(
+                "audit",
+                "--timeout: '%s' is not a duration (500ms, 1.5s, 2m, or seconds)", value);
+    } else if (strcmp(row->long_name, "resume") == 0) {
+        options->resume = value;
     } else {
         *help = true;
     }
