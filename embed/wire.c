@@ -357,5 +357,9 @@ char *subhost__unpack_string(struct unpack *unpack)
 {
     size_t size;
     const unsigned char *data = subhost__unpack_bytes(unpack, &size);
-    return data ? strndup((const char *)data, size) : NULL;
+    char *string = data ? strndup((const char *)data, size) : NULL;
+    /* Else it would pass for one that was not sent. */
+    if (data && !string)
+        unpack->failed = true;
+    return string;
 }

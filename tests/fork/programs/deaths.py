@@ -1,6 +1,7 @@
 """Process tasks that die, are killed, or cannot be started: subhost run deaths.py WHAT [ARG...]
 
 Every waiter gets a clear outcome, and soon. Each line of output is a JSON object."""
+import contextlib
 import os
 import random
 import resource
@@ -143,8 +144,11 @@ def inside_no_processes():
 def no_threads_in_the_child():
     """fork succeeds; the child's driver thread cannot be made."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-    used = sum(len(os.listdir(f"/proc/{name}/task")) for name in os.listdir("/proc")
-               if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid())
+    used = 0
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError):  # it ends meanwhile
+            if os.stat(f"/proc/{name}").st_uid == os.getuid():
+                used += len(os.listdir(f"/proc/{name}/task"))
     rows = []
     for extra in range(0, 6):
         resource.setrlimit(resource.RLIMIT_NPROC, (used + extra, hard))
