@@ -328,7 +328,7 @@ void subhost__pack_string(struct pack *pack, const char *string)
 uint64_t subhost__unpack_u64(struct unpack *unpack)
 {
     uint64_t value = 0;
-    if (unpack->size < sizeof value) {
+    if (unpack->failed || unpack->size < sizeof value) { /* what follows makes no sense */
         unpack->failed = true;
         return 0;
     }
