@@ -14,7 +14,8 @@ VERDICTS = {
     "claims-ready-but-fails": ("claims support for a GIL of its own, and does not keep it",
                                True),
     "shared-gil-only": ("needs --gil shared, or --isolation process", False),
-    "refuses": ("imports in no subinterpreter: it needs --isolation process", False),
+    "refuses": ("no subinterpreter can import it, or one in a process: it needs --isolation process",
+                False),
     "crashes": ("ends the whole process", True),
     "not-importable": ("cannot be imported at all, with or without subinterpreters", True),
 }

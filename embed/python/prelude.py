@@ -655,5 +655,5 @@ def explain(exception):
     return (
         f"subhost: the extension module {name!r} refuses an interpreter with a GIL of its"
         " own. Run the program with `--isolation process` or with `--gil shared`."
-        f" (`subhost audit modules {name}`, which is to say why, is not in this version.)"
+        f" `subhost audit modules {name}` says more."
     )

@@ -59,9 +59,10 @@ def child_killed(tmp):
            "killed(9)", wrong=wrong, outcome=outcome)
         if outcome and "before it said hello" in outcome[1][2]:
             before_hello.append(number)
-    ok(len(seen) > 20 and before_hello == list(range(1, len(before_hello) + 1))
-       and 10 < len(before_hello) < len(seen), f"{len(before_hello)} of these come before the "
-       "hello, which the outcome says", seen=seen, before_hello=before_hello)
+    # From its two threads on, the child's calls come in any order.
+    ok(before_hello[:20] == list(range(1, 21)) and len(before_hello) < len(seen),
+       f"{len(before_hello)} of these come before the hello, which the outcome says", seen=seen,
+       before_hello=before_hello)
 
 
 @test
