@@ -7,7 +7,8 @@ static PyObject *method(PyObject *self, PyObject *ignored)
     return Py_NewRef(self);
 }
 
-static PyMethodDef methods[] = {{"method", method, METH_NOARGS, NULL}, {NULL}};
+static PyMethodDef methods[] = {{"method", method, METH_NOARGS, NULL},
+                                {NULL, NULL, 0, NULL}};
 
 static PyTypeObject type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "audit_liar_type.Type",
