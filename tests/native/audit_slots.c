@@ -4,7 +4,9 @@
 static int prepare(PyObject *module) { return PyModule_AddIntConstant(module, "one", 1); }
 
 #ifdef Py_mod_slots
+PyABIInfo_VAR(abi_info);
 static PySlot export_slots[] = {
+    PySlot_DATA(Py_mod_abi, &abi_info),
     PySlot_DATA(Py_mod_name, "audit_slots"),
     PySlot_FUNC(Py_mod_exec, prepare),
     PySlot_DATA(Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED),

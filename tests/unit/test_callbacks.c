@@ -159,10 +159,18 @@ static void bad_bindings(void **state)
     unit_close(host);
 }
 
+static atomic_bool in_shield;
+
+static void enter_shield(void) { atomic_store(&in_shield, true); }
+
 static void cancel_is_asked_for(void **state)
 {
     (void)state;
+    atomic_store(&in_shield, false);
     subhost_host *host = unit_open();
+    assert_int_equal(subhost_bind(host, "shielded", (subhost_native_function)enter_shield,
+                                  "void()", NULL, NULL),
+                     0);
     assert_int_equal(subhost_cancel_requested(), 0); /* not hosted */
     assert_int_equal(subhost_bind(host, "asked",
                                   (subhost_native_function)subhost_cancel_requested,
@@ -173,10 +181,14 @@ static void cancel_is_asked_for(void **state)
                                      "import subhost\n"
                                      "assert subhost.native.asked() == 0\n"
                                      "with subhost.shield():\n"
+                                     "    subhost.native.shielded()\n"
                                      "    while not subhost.native.asked(): pass\n"
                                      "    raise SystemExit(7)\n",
                                      NULL);
     unit_until_running(host, task);
+    int64_t deadline = subhost__deadline(unit_patience(20));
+    while (!atomic_load(&in_shield) && subhost__now() < deadline)
+        subhost_dispatch(host, SUBHOST_MSEC(1), NULL);
     subhost_task_cancel(task, SUBHOST_BY_REQUEST, NULL);
     subhost_outcome outcome = unit_wait(task);
     assert_int_equal(outcome.code, 7);
