@@ -212,6 +212,15 @@ static int make_result(const struct child *child, const struct throwaway *ended,
     return 0;
 }
 
+/* Somebody has ended it, and not what it did: it says nothing of the module. */
+static bool was_ended_from_outside(const struct throwaway *ended)
+{
+    if (ended->hung || !WIFSIGNALED(ended->status))
+        return false;
+    int signo = WTERMSIG(ended->status);
+    return signo == SIGKILL || signo == SIGTERM || signo == SIGINT || signo == SIGHUP;
+}
+
 static void on_end(struct throwaway *ended, void *data)
 {
     struct audit *audit = data;
@@ -219,7 +228,7 @@ static void on_end(struct throwaway *ended, void *data)
     struct kept *result = &child->subject->results[child->task.stage];
     if (!audit->code)
         audit->code = make_result(child, ended, result, audit->err);
-    if (!audit->code)
+    if (!audit->code && !was_ended_from_outside(ended))
         audit->code = subhost__kept_add(&audit->keeper, result, audit->err);
     subhost__throwaway_free(ended);
     audit->done++;
