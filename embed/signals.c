@@ -272,42 +272,59 @@ static void note_signal(const subhost_host *host, const subhost_signal_event *ev
                TRAIL_NUMBER(WAITING, event->waiting));
 }
 
+/* The first interpreter of the list that was made after number `serial`, or NULL. The list has
+ * the newest first. */
+static subhost_interp *oldest_after(subhost_interp *list, unsigned serial)
+{
+    subhost_interp *oldest = NULL;
+    for (; list && list->serial > serial; list = list->next)
+        oldest = list;
+    return oldest;
+}
+
+static void route_to(subhost_interp *interp, bool cancels, subhost_signal_event *event)
+{
+    int signo = event->signo;
+    if (atomic_load(&interp->signals_handled) & SIGNAL_BIT(signo)) {
+        event->handled++;
+        deliver(interp, signo);
+        return;
+    }
+    if (!cancels || (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)))
+        return;
+    enum subhost_reason reason = signo == SIGINT ? SUBHOST_BY_SIGINT : SUBHOST_BY_SIGTERM;
+    pthread_mutex_lock(&interp->lock);
+    subhost_task *task = interp->current;
+    bool waiting = interp->queue != NULL;
+    if (task)
+        subhost__task_ref(task);
+    pthread_mutex_unlock(&interp->lock);
+    if (!task && !waiting)
+        return;
+    if (task && atomic_load(&interp->cancel.requested))
+        event->waiting++;
+    else
+        event->cancelled++;
+    subhost__task_end_queue(interp, SUBHOST_CANCELLED, (int)reason,
+                            subhost__reason_name(reason));
+    if (task)
+        subhost__cancel_request(interp, task, reason, NULL);
+    subhost_task_release(task);
+}
+
 static void route(subhost_host *host, int signo)
 {
     subhost_signal_event event = {.size = sizeof event, .signo = signo};
     bool cancels = host->options.take_signals && (signo == SIGINT || signo == SIGTERM);
     pthread_mutex_lock(&host->lock);
-    subhost_interp *interp = host->interps;
+    subhost_interp *list = host->interps, *interp;
     host->stats.signals++;
     pthread_mutex_unlock(&host->lock);
-    for (; interp; interp = interp->next) {
-        if (atomic_load(&interp->signals_handled) & SIGNAL_BIT(signo)) {
-            event.handled++;
-            deliver(interp, signo);
-            continue;
-        }
-        if (!cancels || (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)))
-            continue;
-        enum subhost_reason reason =
-            signo == SIGINT ? SUBHOST_BY_SIGINT : SUBHOST_BY_SIGTERM;
-        pthread_mutex_lock(&interp->lock);
-        subhost_task *task = interp->current;
-        bool waiting = interp->queue != NULL;
-        if (task)
-            subhost__task_ref(task);
-        pthread_mutex_unlock(&interp->lock);
-        if (!task && !waiting)
-            continue;
-        if (task && atomic_load(&interp->cancel.requested))
-            event.waiting++;
-        else
-            event.cancelled++;
-        subhost__task_end_queue(interp, SUBHOST_CANCELLED, (int)reason,
-                                subhost__reason_name(reason));
-        if (task)
-            subhost__cancel_request(interp, task, reason, NULL);
-        subhost_task_release(task);
-    }
+    /* The oldest first: a task that is told of its children's end before it hears of its own
+     * cancel would take that for a failure of theirs. */
+    for (unsigned serial = 0; (interp = oldest_after(list, serial));
+         serial = interp->serial)
+        route_to(interp, cancels, &event);
     if (host->options.take_signals && signo == SIGUSR1 && !event.handled &&
         subhost__policy_number(host->policy, POLICY_SIGNALS_STACKS))
         subhost__stacks_request(host, STDERR_FILENO);
