@@ -419,6 +419,8 @@ static void drive(subhost_interp *interp)
 void *subhost__driver_main(void *arg)
 {
     subhost_interp *interp = arg;
+    if (interp->starts_near)
+        pthread_setaffinity_np(pthread_self(), sizeof interp->cpus, &interp->cpus);
     pthread_setname_np(pthread_self(), interp->name);
     interp->driver = pthread_self();
     subhost__thread_forget(); /* a hosted creator's interpreter is not ours */

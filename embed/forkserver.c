@@ -334,7 +334,8 @@ static int start(subhost_host *host)
         sigset_t all, before;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
-        error = subhost__start_with_main_stack(&server->thread, forkserver_main, server);
+        error = subhost__start_with_main_stack(&server->thread, NULL, forkserver_main,
+                                               server);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (error)
             pthread_cond_destroy(&server->cond);

@@ -151,6 +151,8 @@ struct subhost_interp {
 
     pthread_t driver;
     struct thread *driver_thread;
+    cpu_set_t cpus; /* the driver's own, where starts_near */
+    bool starts_near;
     pthread_mutex_t threads_lock;
     struct thread *threads;
     /* CPython's id of the interpreter, which no other ever gets; -1 when threads of C code
@@ -291,9 +293,10 @@ subhost_host *subhost__host(void);
 /* In a forked child: makes the host as new, without interpreters, for the calling thread as
  * its main one. `serial` is the child's in the tree. */
 void subhost__host_after_fork(subhost_host *host, unsigned serial);
-/* Starts a thread with the stack of a main thread; 0 or an errno. */
-int subhost__start_with_main_stack(pthread_t *thread, void *(*function)(void *),
-                                   void *arg);
+/* Starts a thread with the stack of a main thread, on `cpus` unless that is NULL; 0 or an
+ * errno. */
+int subhost__start_with_main_stack(pthread_t *thread, const cpu_set_t *cpus,
+                                   void *(*function)(void *), void *arg);
 
 /* clock.c: CLOCK_MONOTONIC, ns; a deadline that does not overflow; a timespec of it. */
 int64_t subhost__now(void);
