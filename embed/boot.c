@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <wchar.h>
 
+#include "arenas.h"
 #include "boot.h"
 #include "fence.h"
 #include "guard.h"
@@ -190,6 +191,7 @@ int subhost__boot(subhost_host *host, subhost_error **err)
     PyStatus status = Py_PreInitialize(&preconfig);
     if (PyStatus_Exception(status))
         return fail_status(err, "pre-initializing CPython", status);
+    subhost__arenas_install();
     int code = subhost__fence_install(err);
     if (!code)
         code = subhost__python_events_install(host, err);
