@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # timeout: 900
 """CPython's own test suite: `subhost run -m unittest MODULE` has the same tests, failures
-and skips as `python -m unittest MODULE`, for the modules in cpython_modules.txt: all of them on
-CPython 3.14, a third of them, another one each, on the others.
+and skips as `python -m unittest MODULE`, for the modules in cpython_modules.txt: half of them on
+CPython 3.14, a quarter of them, another one each, on the others.
 
 SUBHOST_TEST_ROUNDS   when set: all of them"""
 import concurrent.futures
@@ -15,7 +15,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from tap import main, ok, python, skip, subhost, test
 
 LIST = pathlib.Path(__file__).with_name("cpython_modules.txt")
-SHARE = 1 if sys.version_info[:2] == (3, 14) or "SUBHOST_TEST_ROUNDS" in os.environ else 3
+SHARE = (1 if "SUBHOST_TEST_ROUNDS" in os.environ else
+         2 if sys.version_info[:2] == (3, 14) else 4)
 
 
 class Known:
@@ -95,7 +96,7 @@ def suite(tmp):
         skip("CPython's test suite", "this python comes without it")
         return
     known = Known(LIST.read_text().splitlines())
-    # Which third: by the version, so that a run can be repeated.
+    # Which ones: by the version, so that a run can be repeated.
     modules = list(known.modules)[sys.version_info[1] % SHARE::SHARE]
     jobs = {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() + 1) as pool:
