@@ -2,11 +2,9 @@
 #define _GNU_SOURCE
 #include "audit.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,16 +26,14 @@
     X(0, "resume", "FILE", "of modules: keep results there; go on where it was ended")   \
     X('h', "help", NULL, "this text")
 
-static const struct audit_option {
-    char short_name;
-    const char *long_name, *argument, *help;
-} rows[] = {
-#define OPTION_ROW(s, l, a, h) {s, l, a, h},
-    AUDIT_OPTIONS(OPTION_ROW)
-#undef OPTION_ROW
-};
+static const struct option_row rows[] = {AUDIT_OPTIONS(OPTION_ROW)};
 
-#define ROWS (sizeof rows / sizeof *rows)
+static const struct option_table table = {
+    .command = "audit",
+    .rows = rows,
+    .count = sizeof rows / sizeof *rows,
+    .help_column = 34,
+};
 
 /* One list: audit, what its names are, help. Its name is in SUBHOST_AUDITS. */
 static const struct audit_row {
@@ -75,14 +71,7 @@ static void print_help(void)
     for (size_t i = 0; kind_names[i]; i++)
         printf("  %-8s %s\n", kind_names[i], kinds[i].help);
     puts("\nOptions:");
-    for (size_t i = 0; i < ROWS; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%c%c%s--%s%s%s", rows[i].short_name ? '-' : ' ',
-                 rows[i].short_name ? rows[i].short_name : ' ',
-                 rows[i].short_name ? ", " : "  ", rows[i].long_name,
-                 rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
-        printf("  %-31s %s\n", name, rows[i].help);
-    }
+    options_print(&table);
     puts("\nExit status: 0 all is as it should be, 1 there are findings, 125 it could "
          "not be "
          "done.");
@@ -112,91 +101,54 @@ static int unknown(const char *what, const char *word, const char *const *names)
                                guess, *guess ? "" : ".", list);
 }
 
-static int unknown_option(const char *arg)
-{
-    static char dashed[ROWS][32];
-    const char *names[ROWS + 1] = {NULL};
-    for (size_t i = 0; i < ROWS; i++) {
-        snprintf(dashed[i], sizeof dashed[i], "--%s", rows[i].long_name);
-        names[i] = dashed[i];
-    }
-    char word[32];
-    snprintf(word, sizeof word, "%s", arg);
-    word[strcspn(word, "=")] = '\0';
-    return options_usage_error(
-        "audit", "unknown option %s%s", arg,
-        strncmp(arg, "--", 2) == 0 ? options_did_you_mean(word, names) : "");
-}
+/* What the options say; the rest is in `audit`. */
+struct request {
+    subhost_audit_options audit;
+    bool help;
+};
 
-static int take_option(subhost_audit_options *options, const struct audit_option *row,
-                       const char *value, bool *help)
+static int take(void *data, const struct option_row *row, char *value, const char *typed)
 {
-    if (strcmp(row->long_name, "format") == 0) {
+    struct request *request = data;
+    subhost_audit_options *options = &request->audit;
+    const char *name = row->long_name;
+    long jobs = 0;
+    int status = 0;
+    if (strcmp(name, "format") == 0) {
         int format = index_of(value, format_names);
         if (format < 0)
             return unknown("format", value, format_names);
         options->format = (enum subhost_format)format;
-    } else if (strcmp(row->long_name, "output") == 0) {
+    } else if (strcmp(name, "output") == 0) {
         options->output = value;
-    } else if (strcmp(row->long_name, "verbose") == 0) {
+    } else if (strcmp(name, "verbose") == 0) {
         options->verbose = 1;
-    } else if (strcmp(row->long_name, "jobs") == 0) {
-        char *end;
-        errno = 0;
-        long jobs = strtol(value, &end, 10);
-        if (!*value || *end || errno || jobs < 1 || jobs > MAX_JOBS)
-            return options_usage_error(
-                "audit", "--jobs: '%s' is not a number from 1 to %d", value, MAX_JOBS);
+    } else if (strcmp(name, "jobs") == 0) {
+        status = options_take_count("audit", typed, value, 1, MAX_JOBS, &jobs);
         options->jobs = (int)jobs;
-    } else if (strcmp(row->long_name, "timeout") == 0) {
-        if (subhost_duration(value, &options->timeout) != 0 || options->timeout == 0)
-            return options_usage_error(
-                "audit",
-                "--timeout: '%s' is not a duration (500ms, 1.5s, 2m, or seconds)", value);
-    } else if (strcmp(row->long_name, "resume") == 0) {
+    } else if (strcmp(name, "timeout") == 0) {
+        status = options_check_duration("audit", typed, value);
+        if (!status)
+            subhost_duration(value, &options->timeout);
+        if (!status && options->timeout == 0)
+            status = options_usage_error("audit", "%s: '%s' leaves an import no time",
+                                         typed, value);
+    } else if (strcmp(name, "resume") == 0) {
         options->resume = value;
     } else {
-        *help = true;
+        request->help = true;
+        status = OPTIONS_STOP;
     }
-    return 0;
+    return status;
 }
 
-static const struct audit_option *find_row(int c)
+/* 0, or an exit status after a message. */
+static int parse(int argc, char **argv, struct request *request)
 {
-    if (c >= 256)
-        return &rows[c - 256];
-    for (size_t i = 0; i < ROWS; i++)
-        if (rows[i].short_name == c)
-            return &rows[i];
-    return NULL;
-}
-
-/* 0, or an exit status after a message; *help: only that is wanted. */
-static int parse(int argc, char **argv, subhost_audit_options *options, bool *help)
-{
-    struct option long_options[ROWS + 1] = {{0}};
-    char short_options[2 * ROWS + 2] = ":"; /* ':' when an argument is missing */
-    for (size_t i = 0, at = 1; i < ROWS; i++) {
-        long_options[i] = (struct option){
-            rows[i].long_name, rows[i].argument ? required_argument : no_argument, NULL,
-            256 + (int)i};
-        if (rows[i].short_name) {
-            short_options[at++] = rows[i].short_name;
-            if (rows[i].argument)
-                short_options[at++] = ':';
-        }
-    }
-    opterr = 0;
-    optind = 0; /* anew, and with the arguments permuted */
-    for (int c; (c = getopt_long(argc, argv, short_options, long_options, NULL)) != -1;) {
-        if (c == '?')
-            return unknown_option(argv[optind - 1]);
-        if (c == ':')
-            return options_usage_error("audit", "%s needs an argument", argv[optind - 1]);
-        int status = take_option(options, find_row(c), optarg, help);
-        if (status || *help)
-            return status;
-    }
+    subhost_audit_options *options = &request->audit;
+    int status = options_read(&table, argc, argv, take, request);
+    if (status || request->help)
+        return status;
     if (optind >= argc)
         return unknown("audit", "", kind_names);
     int kind = index_of(argv[optind], kind_names);
@@ -221,21 +173,20 @@ static void show_progress(unsigned done, unsigned total, const char *name, void 
 
 int audit_command(int argc, char **argv)
 {
-    subhost_audit_options options = SUBHOST_AUDIT_OPTIONS_INIT;
-    bool help = false;
-    int status = parse(argc, argv, &options, &help);
+    struct request request = {.audit = SUBHOST_AUDIT_OPTIONS_INIT};
+    int status = parse(argc, argv, &request);
     if (status)
         return status;
-    if (help) {
+    if (request.help) {
         print_help();
         return 0;
     }
     if (isatty(STDERR_FILENO))
-        options.on_progress = show_progress;
+        request.audit.on_progress = show_progress;
     subhost_error *err = NULL;
-    int findings = subhost_audit(&options, &err);
+    int findings = subhost_audit(&request.audit, &err);
     if (findings < 0) {
-        fprintf(stderr, "subhost: audit %s: %s\n", kind_names[options.kind],
+        fprintf(stderr, "subhost: audit %s: %s\n", kind_names[request.audit.kind],
                 subhost_error_message(err));
         subhost_error_free(err);
         return STATUS_FAILED;

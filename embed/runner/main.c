@@ -6,7 +6,7 @@
 
 #include "audit.h"
 #include "map.h"
-#include "options.h"
+#include "run_options.h"
 #include "policy.h"
 #include "run.h"
 

@@ -2,10 +2,8 @@
 #define _GNU_SOURCE
 #include "map.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MAX_JOBS 1024
@@ -29,16 +27,13 @@
     X(0, "stats", NULL, "at the end: items, workers, cancels, peak RSS")                 \
     X('h', "help", NULL, "this text")
 
-#define OPTION_COUNT_ONE(s, l, a, h) +1
-enum { OPTION_COUNT = 0 MAP_OPTIONS(OPTION_COUNT_ONE) };
+static const struct option_row rows[] = {MAP_OPTIONS(OPTION_ROW)};
 
-static const struct option_row {
-    char short_name;
-    const char *long_name, *argument, *help;
-} rows[] = {
-#define OPTION_ROW(s, l, a, h) {s, l, a, h},
-    MAP_OPTIONS(OPTION_ROW)
-#undef OPTION_ROW
+static const struct option_table table = {
+    .command = "map",
+    .rows = rows,
+    .count = sizeof rows / sizeof *rows,
+    .help_column = 25,
 };
 
 void map_print_help(void)
@@ -51,14 +46,7 @@ void map_print_help(void)
          "  {\"index\": 7, \"ok\": false, \"kind\": "
          "\"raised|timed-out|killed|bad-input\",\n"
          "   \"error\": \"...\", \"traceback\": \"...\"}\n\nOptions:");
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "%c%c%s--%s%s%s", rows[i].short_name ? '-' : ' ',
-                 rows[i].short_name ? rows[i].short_name : ' ',
-                 rows[i].short_name ? ", " : "  ", rows[i].long_name,
-                 rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
-        printf("  %-22s %s\n", name, rows[i].help);
-    }
+    options_print(&table);
     puts(
         "\nThe current directory is on sys.path. What the function prints goes to "
         "standard\nerror.\n\n"
@@ -68,81 +56,43 @@ void map_print_help(void)
         "ended by SIGINT, SIGTERM.");
 }
 
-static bool parse_count(const char *text, long min, long max, long *value)
+static int take(void *data, const struct option_row *row, char *value, const char *typed)
 {
-    char *end;
-    errno = 0;
-    *value = strtol(text, &end, 10);
-    return *text && !*end && !errno && *value >= min && *value <= max;
-}
-
-static int bad_count(const char *typed, const char *value, long min, long max)
-{
-    return options_usage_error("map", "%s: '%s' is not a number from %ld to %ld", typed,
-                               value, min, max);
-}
-
-static int take_choice(const char *name, const char *value, const char *first,
-                       const char *second, bool *is_second)
-{
-    *is_second = strcmp(value, second) == 0;
-    if (*is_second || strcmp(value, first) == 0)
-        return 0;
-    return options_usage_error("map", "--%s: '%s' is neither %s nor %s", name, value,
-                               first, second);
-}
-
-/* An option that stands for a key: --grace 1s is --set cancel.grace=1s. */
-static void set_key(struct map_options *options, const char *key, const char *value,
-                    const char *origin)
-{
-    char *assignment = NULL;
-    if (asprintf(&assignment, "%s=%s", key, value) < 0)
-        assignment = NULL;
-    settings_add(&options->settings, assignment, origin); /* lives as long as we do */
-}
-
-static int take_value(struct map_options *options, const char *name, const char *value,
-                      const char *typed)
-{
-    long count;
+    struct map_options *options = data;
+    struct settings *settings = &options->settings;
+    const char *name = row->long_name;
+    long count = 0;
     bool second = false;
     int status = 0;
     if (strcmp(name, "jobs") == 0) {
-        if (!parse_count(value, 1, MAX_JOBS, &count))
-            return bad_count(typed, value, 1, MAX_JOBS);
+        status = options_take_count("map", typed, value, 1, MAX_JOBS, &count);
         options->jobs = (int)count;
     } else if (strcmp(name, "retry") == 0) {
-        if (!parse_count(value, 0, MAX_RETRY, &count))
-            return bad_count(typed, value, 0, MAX_RETRY);
+        status = options_take_count("map", typed, value, 0, MAX_RETRY, &count);
         options->retry = (int)count;
     } else if (strcmp(name, "recycle") == 0) {
-        if (!parse_count(value, 1, INT32_MAX, &count))
-            return bad_count(typed, value, 1, INT32_MAX);
+        status = options_take_count("map", typed, value, 1, INT32_MAX, &count);
         options->recycle = (uint64_t)count;
-    } else if (strcmp(name, "timeout") == 0 || strcmp(name, "grace") == 0) {
-        int64_t ns;
-        bool is_timeout = name[0] == 't';
-        if (subhost_duration(value, &ns))
-            return options_usage_error(
-                "map", "--%s: '%s' is not a duration (500ms, 1.5s, 2m, or seconds)", name,
-                value);
-        set_key(options, is_timeout ? "limits.timeout" : "cancel.grace", value,
-                is_timeout ? "--timeout" : "--grace");
+    } else if (strcmp(name, "timeout") == 0) {
+        status = options_check_duration("map", typed, value);
+        settings_set(settings, "limits.timeout", value, "--timeout");
+    } else if (strcmp(name, "grace") == 0) {
+        status = options_check_duration("map", typed, value);
+        settings_set(settings, "cancel.grace", value, "--grace");
     } else if (strcmp(name, "gil") == 0) {
-        status = take_choice(name, value, "own", "shared", &second);
-        if (!status)
-            set_key(options, "interpreter.gil", value, "--gil");
+        status = options_take_choice("map", typed, value, "own", "shared", &second);
+        settings_set(settings, "interpreter.gil", value, "--gil");
     } else if (strcmp(name, "policy") == 0) {
         options->policy = value;
     } else if (strcmp(name, "set") == 0) {
-        settings_add(&options->settings, value, "--set");
+        settings_add(settings, value, "--set");
     } else if (strcmp(name, "isolation") == 0) {
-        status = take_choice(name, value, "interpreter", "process", &second);
+        status =
+            options_take_choice("map", typed, value, "interpreter", "process", &second);
         options->isolation =
             second ? SUBHOST_ISOLATION_PROCESS : SUBHOST_ISOLATION_INTERPRETER;
     } else if (strcmp(name, "trail") == 0) {
-        set_key(options, "audit.trail", value, "--trail");
+        settings_set(settings, "audit.trail", value, "--trail");
     } else if (strcmp(name, "resume") == 0) {
         options->resume = value;
     } else if (strcmp(name, "unordered") == 0) {
@@ -151,79 +101,17 @@ static int take_value(struct map_options *options, const char *name, const char 
         options->stats = true;
     } else {
         options->help = true;
+        status = OPTIONS_STOP;
     }
     return status;
 }
 
-static int unknown_option(const char *arg)
-{
-    const char *names[OPTION_COUNT + 1] = {NULL};
-    static char dashed[OPTION_COUNT][32];
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        snprintf(dashed[i], sizeof dashed[i], "--%s", rows[i].long_name);
-        names[i] = dashed[i];
-    }
-    char word[32];
-    snprintf(word, sizeof word, "%s", arg);
-    word[strcspn(word, "=")] = '\0';
-    return options_usage_error(
-        "map", "unknown option %s%s", arg,
-        strncmp(arg, "--", 2) == 0 ? options_did_you_mean(word, names) : "");
-}
-
-static const struct option_row *find_row(int c)
-{
-    if (c >= 256)
-        return &rows[c - 256];
-    for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (rows[i].short_name == c)
-            return &rows[i];
-    return NULL;
-}
-
-/* The options as getopt_long() takes them. */
-static void make_tables(struct option *long_options, char *short_options)
-{
-    size_t at = 1;
-    short_options[0] = ':';
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        long_options[i] = (struct option){
-            rows[i].long_name, rows[i].argument ? required_argument : no_argument, NULL,
-            256 + (int)i};
-        if (!rows[i].short_name)
-            continue;
-        short_options[at++] = rows[i].short_name;
-        if (rows[i].argument)
-            short_options[at++] = ':';
-    }
-}
-
 int map_parse(int argc, char **argv, struct map_options *options)
 {
-    struct option long_options[OPTION_COUNT + 1] = {{0}};
-    char short_options[2 * OPTION_COUNT + 2] = "";
-    make_tables(long_options, short_options);
     *options = (struct map_options){0};
-    opterr = 0;
-    optind = 1;
-    for (;;) {
-        int c = getopt_long(argc, argv, short_options, long_options, NULL);
-        if (c == -1)
-            break;
-        if (c == '?')
-            return unknown_option(argv[optind - 1]);
-        if (c == ':')
-            return options_usage_error("map", "%s needs an argument", argv[optind - 1]);
-        const struct option_row *row = find_row(c);
-        char typed[40];
-        snprintf(typed, sizeof typed, c >= 256 ? "--%s" : "-%.1s",
-                 c >= 256 ? row->long_name : (char[]){(char)c, '\0'});
-        int status = take_value(options, row->long_name, optarg, typed);
-        if (status)
-            return status;
-        if (options->help)
-            return 0;
-    }
+    int status = options_read(&table, argc, argv, take, options);
+    if (status || options->help)
+        return status;
     if (optind >= argc)
         return options_usage_error("map", "no function: MODULE:FUNCTION, as json:dumps");
     options->function = argv[optind++];

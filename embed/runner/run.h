@@ -2,7 +2,7 @@
 #ifndef RUNNER_RUN_H
 #define RUNNER_RUN_H
 
-#include "options.h"
+#include "run_options.h"
 
 /* Prints which of CPython's internals this machine's lets the host use. The exit status. */
 int run_print_abilities(void);
