@@ -139,6 +139,7 @@ struct subhost_interp {
     bool for_one_call;
     bool driver_gone; /* the driver thread has left; signalled on `work` */
     char *failure;    /* why it could not be created, owned */
+    _Atomic(struct buffer_life *) buffers; /* buffer.h; NULL: none so far */
 
     struct channel channel;
     struct cancel cancel;
