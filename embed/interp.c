@@ -252,7 +252,7 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
     subhost_policy *policy;
     code = subhost__policing_interp(host, &o, &policy, err);
     if (code)
-        return code;
+        return subhost__context(err, code, "subhost_interp_create");
     subhost_interp *interp = make_interp(host, &o);
     if (!interp) {
         subhost_policy_free(policy);

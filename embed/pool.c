@@ -253,7 +253,7 @@ void subhost_call_outcome(const subhost_call *call, subhost_outcome *outcome)
     size_t size = outcome->size < sizeof *outcome ? outcome->size : sizeof *outcome;
     subhost_outcome copy = call->outcome;
     copy.size = size;
-    copy.detail = call->detail ? call->detail : "";
+    copy.detail = call->detail ? call->detail : subhost__detail_missing(copy.kind, NULL);
     memcpy(outcome, &copy, size);
 }
 

@@ -389,6 +389,12 @@ static void note_end(const subhost_task *task)
                TRAIL_NUMBER(DURATION, task->started_at ? outcome->duration : -1));
 }
 
+const char *subhost__detail_missing(enum subhost_outcome_kind kind, const char *detail)
+{
+    bool has_one = kind == SUBHOST_RAISED || kind == SUBHOST_FAILED;
+    return (detail && *detail) || (!detail && has_one) ? "out of memory" : "";
+}
+
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail)
 {
@@ -401,7 +407,8 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
         task->outcome = *outcome;
         task->outcome.size = sizeof task->outcome;
         task->detail = copy;
-        task->outcome.detail = copy ? copy : "";
+        task->outcome.detail =
+            copy ? copy : subhost__detail_missing(outcome->kind, detail);
         task->outcome.duration = task->started_at ? subhost__now() - task->started_at : 0;
         host->stats.tasks_ended++;
         note_end(

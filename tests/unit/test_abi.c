@@ -28,8 +28,10 @@ static int use_interp_options(const void *given, subhost_error **err)
 {
     subhost_interp *made = NULL;
     int code = subhost_interp_create(host, given, &made, err);
-    if (!code)
+    if (!code) {
         assert_true(made->worker == 0 && !made->policy);
+        unit_run(made, "pass", SUBHOST_RETURNED);
+    }
     subhost_interp_release(made);
     return code;
 }
@@ -164,7 +166,9 @@ static void check(const struct filled *row)
     for (size_t i = 0; i < ARRAY_LENGTH(wrong); i++)
         check_wrong(row, wrong[i]);
     /* Opening a host takes its time: not each size. */
-    size_t step = row->use == use_options ? 7 * sizeof(size_t) : sizeof(size_t);
+    size_t step = sizeof(size_t) * (row->use == use_options          ? 7
+                                    : row->use == use_interp_options ? 3
+                                                                     : 1);
     subhost_error *err = NULL;
     for (size_t size = row->least; size <= row->size; size += step)
         if (use(row, size, 0, &err))

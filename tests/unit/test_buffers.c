@@ -131,7 +131,9 @@ struct pool {
     subhost_pool *pool;
 };
 
-static struct pool open_pool(enum subhost_isolation isolation, enum subhost_gil gil)
+/* Calls of spin() and stuck() need a `timeout`. */
+static struct pool open_pool(enum subhost_isolation isolation, enum subhost_gil gil,
+                             int64_t timeout)
 {
     struct pool p = {.host = unit_open()};
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
@@ -139,7 +141,7 @@ static struct pool open_pool(enum subhost_isolation isolation, enum subhost_gil 
     options.workers = 1;
     options.isolation = isolation;
     options.gil = gil;
-    options.timeout = unit_patience(1) / 2;
+    options.timeout = timeout;
     options.grace = unit_patience(1) / 5;
     assert_int_equal(subhost_pool_open(p.host, &options, &p.pool, NULL), 0);
     return p;
@@ -311,7 +313,7 @@ static void values_hold_them(void **state)
 static void both_see_the_same(void **state)
 {
     (void)state;
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN);
+    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     struct counted counted;
     subhost_buffer *buffer = make_buffer(&counted, 1000);
     unsigned char *bytes = counted.address;
@@ -348,7 +350,7 @@ static void both_see_the_same(void **state)
 
 static void check_described(enum subhost_isolation isolation)
 {
-    struct pool p = open_pool(isolation, SUBHOST_GIL_OWN);
+    struct pool p = open_pool(isolation, SUBHOST_GIL_OWN, 0);
     static double numbers[2][3] = {{1, 2, 3}, {4, 5, 6}};
     static const size_t shape[] = {2, 3};
     subhost_memory memory = SUBHOST_MEMORY_INIT;
@@ -396,7 +398,7 @@ static void described(void **state)
 static void python_lends(void **state)
 {
     (void)state;
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN);
+    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     subhost_call *call = call_int(&p, "lend", 1000);
     subhost_item item = result(call);
     assert_int_equal(item.kind, SUBHOST_VALUE_BUFFER);
@@ -434,7 +436,7 @@ static void lent_for_longer(void **state)
     (void)state;
     static const int64_t sizes[] = {2, 100, 1000, 100000};
     subhost_call *calls[ARRAY_LENGTH(sizes)];
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN);
+    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++)
         calls[i] = call_int(&p, "lend", sizes[i]);
     struct counted counted;
@@ -447,7 +449,7 @@ static void lent_for_longer(void **state)
     assert_int_equal(counted.released, 0);
     assert_memory_equal(counted.address, "\1\1\1", 3);
     subhost_buffer_release(buffer);
-    p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN);
+    p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     assert_int_equal(result_int(call_int(&p, "count", 0)), 0);
     close_pool(&p);
     for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++) {
@@ -463,6 +465,8 @@ static void lent_for_longer(void **state)
 }
 
 /* ---- each way to end -------------------------------------------------------------------- */
+
+#define TIMEOUT unit_patience(1)
 
 static void expect_released(struct pool *p, struct counted *counted, int in_use)
 {
@@ -485,7 +489,7 @@ static void released_once(enum subhost_isolation isolation)
         {"spin", SUBHOST_TIMED_OUT},
     };
     struct counted counted[ARRAY_LENGTH(ways)], unused, refused;
-    struct pool p = open_pool(isolation, SUBHOST_GIL_OWN);
+    struct pool p = open_pool(isolation, SUBHOST_GIL_OWN, TIMEOUT);
     for (size_t i = 0; i < ARRAY_LENGTH(ways); i++)
         subhost_call_free(call_buffer(&p, ways[i].function,
                                       make_buffer(&counted[i], 10000), ways[i].kind));
@@ -524,7 +528,7 @@ static void however_it_ends(void **state)
 static void when_the_pool_closes(void **state)
 {
     (void)state;
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN);
+    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     struct counted counted[20];
     subhost_call *calls[20];
     for (int i = 0; i < 20; i++) {
@@ -548,7 +552,8 @@ static void when_it_is_abandoned(void **state)
 {
     (void)state;
     if (fork() == 0) { /* an abandoned thread stays in its process */
-        struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN);
+        struct pool p =
+            open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, TIMEOUT);
         struct counted counted, after;
         subhost_call *call =
             call_buffer(&p, "stuck", make_buffer(&counted, 100), SUBHOST_TIMED_OUT);
@@ -572,7 +577,7 @@ static void when_it_is_abandoned(void **state)
 static void numpy_has_no_copy(void **state)
 {
     (void)state;
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_SHARED);
+    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_SHARED, 0);
     static double numbers[] = {1, 2, 3};
     subhost_memory memory = SUBHOST_MEMORY_INIT;
     memory.address = numbers;
