@@ -60,6 +60,9 @@ void subhost__exposure_drop(struct exposure *exposure);
 /* A memoryview of it; NULL with an exception. GIL held. */
 PyObject *subhost__exposure_view(struct exposure *exposure);
 
+/* The same of a buffer that nobody gave it before. */
+PyObject *subhost__buffer_view(subhost_interp *interp, subhost_buffer *buffer);
+
 /* The memory of an object with the buffer protocol, C-contiguous: a new reference, or NULL with
  * an exception. Of a memoryview over a buffer: that one, or a part of it. GIL held. */
 subhost_buffer *subhost__buffer_of(subhost_interp *interp, PyObject *object);

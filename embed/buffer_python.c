@@ -213,6 +213,16 @@ PyObject *subhost__exposure_view(struct exposure *exposure)
     return view;
 }
 
+PyObject *subhost__buffer_view(subhost_interp *interp, subhost_buffer *buffer)
+{
+    struct exposure *exposure = subhost__buffer_expose(interp, buffer);
+    if (!exposure)
+        return PyErr_NoMemory();
+    PyObject *view = subhost__exposure_view(exposure);
+    subhost__exposure_drop(exposure);
+    return view;
+}
+
 /* ---- what an interpreter lends -------------------------------------------------------- */
 
 /* The buffer that a memoryview shows, all of it or a part: a new reference. NULL: it shows

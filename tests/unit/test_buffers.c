@@ -572,6 +572,82 @@ static void when_it_is_abandoned(void **state)
     assert_int_equal(WEXITSTATUS(status), 33);
 }
 
+/* ---- by a signature ------------------------------------------------------------------------ */
+
+static subhost_buffer *held;
+static struct counted given;
+
+static void hold(subhost_buffer *buffer) { held = subhost_buffer_hold(buffer); }
+
+static int64_t length(subhost_buffer *buffer)
+{
+    subhost_memory memory = SUBHOST_MEMORY_INIT;
+    if (!buffer)
+        return -1;
+    subhost_buffer_get(buffer, &memory);
+    return (int64_t)memory.length;
+}
+
+static subhost_buffer *give(int none) { return none ? NULL : make_buffer(&given, 77); }
+
+/* Python's callable gives C a buffer, of which C has the reference. */
+static int64_t ask(subhost_buffer *(*callable)(subhost_buffer *), subhost_buffer *buffer)
+{
+    subhost_buffer *answer = callable(buffer);
+    int64_t n = length(answer);
+    subhost_buffer_release(answer);
+    return n;
+}
+
+static void bound_functions(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *signature;
+        subhost_native_function function;
+    } rows[] = {
+        {"void hold(buffer)", (subhost_native_function)hold},
+        {"i64 length(buffer?) gil", (subhost_native_function)length},
+        {"buffer give(i32 none)", (subhost_native_function)give},
+        {"i64 ask(fn buffer(buffer), buffer)", (subhost_native_function)ask},
+    };
+    subhost_host *host = unit_open();
+    for (size_t i = 0; i < ARRAY_LENGTH(rows); i++)
+        assert_int_equal(
+            subhost_bind(host, NULL, rows[i].function, rows[i].signature, NULL, NULL), 0);
+    subhost_interp *interp = unit_interp(host);
+    unit_run(
+        interp,
+        "import subhost.native as n\n"
+        "deleted = []\n"
+        "class Mine(bytearray):\n"
+        "    def __del__(self): deleted.append(1)\n"
+        "assert n.length(None) == -1 and n.length(b'abc') == 3\n"
+        "assert n.length(Mine(b'ab')) == 2 and deleted == [1]\n"
+        "assert n.give(1) is None\n"
+        "view = n.give(0)\n"
+        "assert sum(view) == 77 and n.length(view[7:]) == 70\n"
+        "assert n.ask(lambda v: v[1:3], view) == 2\n"
+        "assert n.ask(lambda v: b'four', view) == 4\n"
+        "n.ask.__doc__\n"
+        "for wrong in 3, memoryview(b'abcdef')[::2]:\n"
+        "    try: n.length(wrong)\n"
+        "    except TypeError as error: assert 'argument 1 must be' in str(error)\n"
+        "    else: assert 0\n"
+        "try: n.ask(lambda v: 3, view)\n"
+        "except TypeError as error: assert 'the result must be' in str(error), error\n"
+        "else: assert 0\n"
+        "del view\n"
+        "mine = Mine(b'abc'); n.hold(mine); del mine\n"
+        "assert deleted == [1]\n",
+        SUBHOST_RETURNED);
+    assert_int_equal(given.released, 1);
+    assert_int_equal(length(held), 3);
+    subhost_buffer_release(held);
+    subhost_interp_release(interp);
+    unit_close(host);
+}
+
 /* ---- numpy ------------------------------------------------------------------------------- */
 
 static void numpy_has_no_copy(void **state)
@@ -723,17 +799,12 @@ static void a_storm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        UNIT_TEST(wrong_memory),
-        UNIT_TEST(values_hold_them),
-        UNIT_TEST(both_see_the_same),
-        UNIT_TEST(described),
-        UNIT_TEST(python_lends),
-        UNIT_TEST(lent_for_longer),
-        UNIT_TEST(however_it_ends),
-        UNIT_TEST(when_the_pool_closes),
-        UNIT_TEST(when_it_is_abandoned),
-        UNIT_TEST(numpy_has_no_copy),
-        UNIT_TEST(a_storm),
+        UNIT_TEST(wrong_memory),         UNIT_TEST(values_hold_them),
+        UNIT_TEST(both_see_the_same),    UNIT_TEST(described),
+        UNIT_TEST(python_lends),         UNIT_TEST(lent_for_longer),
+        UNIT_TEST(however_it_ends),      UNIT_TEST(when_the_pool_closes),
+        UNIT_TEST(when_it_is_abandoned), UNIT_TEST(bound_functions),
+        UNIT_TEST(numpy_has_no_copy),    UNIT_TEST(a_storm),
     };
     return cmocka_set_test_filter(getenv("UNIT_FILTER")),
            cmocka_run_group_tests(tests, make_module, remove_module);
