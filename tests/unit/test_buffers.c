@@ -142,7 +142,7 @@ static struct pool open_pool(enum subhost_isolation isolation, enum subhost_gil 
     options.isolation = isolation;
     options.gil = gil;
     options.timeout = timeout;
-    options.grace = unit_patience(1) / 5;
+    options.grace = SUBHOST_MSEC(200) * unit_count(1, 2, 5);
     assert_int_equal(subhost_pool_open(p.host, &options, &p.pool, NULL), 0);
     return p;
 }
@@ -466,7 +466,8 @@ static void lent_for_longer(void **state)
 
 /* ---- each way to end -------------------------------------------------------------------- */
 
-#define TIMEOUT unit_patience(1)
+/* Short: it is waited for. */
+#define TIMEOUT (SUBHOST_MSEC(500) * unit_count(1, 2, 8))
 
 static void expect_released(struct pool *p, struct counted *counted, int in_use)
 {
