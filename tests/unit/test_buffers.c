@@ -740,7 +740,7 @@ static void a_storm(void **state)
     static const char *const names[] = {"total", "keep", "middle",
                                         "lend",  "over", "drop"};
     const char *text = getenv("SUBHOST_TEST_ROUNDS");
-    int rounds = text ? atoi(text) : unit_count(1500, 400, 60);
+    int rounds = text ? atoi(text) : unit_count(1500, 400, 24);
     struct pool p = {.host = unit_open()};
     struct storm storm = {.p = &p};
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
