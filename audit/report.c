@@ -14,6 +14,7 @@
 
 #include "audit_python.h"
 #include "embed/interp.h"
+#include "embed/options.h"
 #include "report.h"
 
 #define GRACE SUBHOST_MSEC(1000)
@@ -258,13 +259,12 @@ static int make_report(subhost_error **err)
 static int check_options(const subhost_audit_options *given, subhost_audit_options *o,
                          subhost_error **err)
 {
-    if (!given || given->size < sizeof(size_t) || given->size > 4096)
-        return subhost__fail(
-            err, SUBHOST_EINVAL,
-            "subhost_audit: the options are missing, or their size field "
-            "is wrong; use SUBHOST_AUDIT_OPTIONS_INIT");
-    *o = (subhost_audit_options){0};
-    memcpy(o, given, given->size < sizeof *o ? given->size : sizeof *o);
+    *o = (subhost_audit_options)SUBHOST_AUDIT_OPTIONS_INIT;
+    if (!given)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_audit: options is NULL");
+    int code = subhost__options_take(o, sizeof *o, given, "subhost_audit_options", err);
+    if (code)
+        return code;
     if ((unsigned)o->kind >= ARRAY_LENGTH(kind_names) ||
         (unsigned)o->format >= ARRAY_LENGTH(format_names) || o->count < 0 ||
         (o->count > 0 && !o->names))

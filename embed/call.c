@@ -58,11 +58,12 @@ static void describe(subhost_interp *interp, PyObject *exception,
 }
 
 bool subhost__call_function(subhost_interp *interp, PyObject *function,
-                            const unsigned char *data, size_t size, bool plain,
+                            struct exposed_value *exposed, bool plain,
                             struct subhost_value *result, struct call_failure *failure)
 {
     subhost_value_clear(result);
-    PyObject *argument = subhost__value_to_object(interp, data, size);
+    PyObject *argument = subhost__value_to_object(interp, exposed);
+    subhost__value_unexpose(exposed);
     PyObject *object = argument ? PyObject_CallOneArg(function, argument) : NULL;
     failure->code = argument ? CALL_RAISED : CALL_BAD_ARGUMENT;
     Py_XDECREF(argument);
@@ -77,6 +78,14 @@ bool subhost__call_function(subhost_interp *interp, PyObject *function,
     failure->status = 1;
     describe(interp, PyErr_GetRaisedException(), failure);
     return false;
+}
+
+void subhost__call_no_memory(struct call_failure *failure)
+{
+    failure->kind = SUBHOST_RAISED;
+    failure->status = 1;
+    failure->code = CALL_RAISED;
+    failure->detail = strdup("MemoryError");
 }
 
 /* Walks "a.b" from the module on. */

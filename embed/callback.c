@@ -106,6 +106,7 @@ static bool hold(const subhost_callback *callback, struct held *held)
         held->callable = look_up(callback);
     else
         held->callable = Py_XNewRef(callback->callable);
+    held->types.interp = callback->interp;
     held->types.pointer = Py_XNewRef(types.pointer);
     held->types.callback = Py_XNewRef(types.callback);
     return held->callable != NULL;
@@ -431,6 +432,7 @@ static subhost_callback *make_of(subhost_interp *interp, const struct native_typ
     callback->life =
         PyInterpreterState_GetID(PyThreadState_GetInterpreter(PyThreadState_Get()));
     callback->callable = Py_NewRef(callable);
+    callback->types.interp = interp;
     callback->types.pointer = Py_NewRef(types->pointer);
     callback->types.callback = Py_NewRef(types->callback);
     return callback;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "buffer.h"
 #include "guard.h"
 #include "interp.h"
 
@@ -98,6 +99,7 @@ int subhost__channel_drain(subhost_interp *interp)
     }
     if (!subhost__channel_is_empty(channel))
         subhost__channel_ring(interp);
+    subhost__buffers_collect(interp);
     if (PyErr_Occurred())
         return -1;
     subhost__cancel_service(interp);

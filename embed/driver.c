@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "boot.h"
+#include "buffer.h"
 #include "capture.h"
 #include "interp.h"
 #include "module.h"
@@ -251,6 +252,7 @@ static bool end_interpreter(subhost_interp *interp)
     PyErr_Clear();
     subhost__channel_drain_rest(interp);
     subhost__callback_end_all(interp);
+    subhost__buffers_collect(interp);
     interp->py = NULL; /* messages that are still queued see that it is over */
     PyObject *module = interp->module ? interp->module->module : NULL;
     interp->module = NULL; /* the next interpreter on this thread makes its own */
@@ -258,6 +260,7 @@ static bool end_interpreter(subhost_interp *interp)
     PyThreadState *tstate = interp->driver_tstate;
     interp->driver_tstate = NULL;
     Py_EndInterpreter(tstate);
+    subhost__buffers_end(interp);
     NOTE(interp, INTERP_ENDED, TRAIL_TEXT(NAME, interp->name));
     pthread_mutex_unlock(&host->creation);
     pthread_mutex_lock(&host->lock);

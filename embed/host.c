@@ -11,6 +11,7 @@
 #include "interp.h"
 #include "policing.h"
 #include "native.h"
+#include "options.h"
 #include "process.h"
 #include "python_events.h"
 
@@ -146,17 +147,16 @@ static void note_open(subhost_host *host)
 int subhost_open(const subhost_options *options, subhost_host **result,
                  subhost_error **err)
 {
-    if (!result || (options && (options->size < sizeof(size_t) || options->size > 4096)))
-        return subhost__fail(err, SUBHOST_EINVAL, "subhost_open: %s",
-                             result ? "the options' size field is wrong; use "
-                                      "SUBHOST_OPTIONS_INIT"
-                                    : "host is NULL");
+    subhost_options o = SUBHOST_OPTIONS_INIT;
+    if (!result)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_open: host is NULL");
+    int code = subhost__options_take(&o, sizeof o, options, "subhost_options", err);
+    if (code)
+        return code;
     subhost_host *host = calloc(1, sizeof *host), *none = NULL;
     if (!host)
         return subhost__fail(err, SUBHOST_ENOMEM, "subhost_open: out of memory");
-    if (options)
-        memcpy(&host->options, options,
-               options->size < sizeof *options ? options->size : sizeof *options);
+    host->options = o;
     host->main_thread = pthread_self();
     host->pid = getpid();
     host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
@@ -176,7 +176,7 @@ int subhost_open(const subhost_options *options, subhost_host **result,
                              "subhost_open: a host is open already in this process");
     }
     subhost__callback_reset_stats();
-    int code = open_parts(host, err);
+    code = open_parts(host, err);
     if (code) {
         subhost__context(err, code, "opening the host");
         atomic_store(&the_host, NULL);

@@ -9,8 +9,10 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "buffer.h"
 #include "capture.h"
 #include "interp.h"
+#include "options.h"
 #include "policing.h"
 #include "process.h"
 
@@ -236,13 +238,10 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
     if (!host || !result)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_create: %s is NULL",
                              host ? "interp" : "host");
-    if (options && (options->size < sizeof(size_t) || options->size > 4096))
-        return subhost__fail(err, SUBHOST_EINVAL,
-                             "subhost_interp_options: its size field is %zu; use "
-                             "SUBHOST_INTERP_OPTIONS_INIT",
-                             options->size);
-    if (options)
-        memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
+    int code =
+        subhost__options_take(&o, sizeof o, options, "subhost_interp_options", err);
+    if (code)
+        return code;
     if (o.isolation != SUBHOST_ISOLATION_INTERPRETER &&
         o.isolation != SUBHOST_ISOLATION_PROCESS)
         return subhost__fail(err, SUBHOST_EINVAL,
@@ -251,9 +250,9 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_options: gil is %d",
                              (int)o.gil);
     subhost_policy *policy;
-    int code = subhost__policing_interp(host, &o, &policy, err);
+    code = subhost__policing_interp(host, &o, &policy, err);
     if (code)
-        return code;
+        return subhost__context(err, code, "subhost_interp_create");
     subhost_interp *interp = make_interp(host, &o);
     if (!interp) {
         subhost_policy_free(policy);
@@ -381,6 +380,7 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
         subhost__channel_ring(interp);
         subhost__thread_kick_all(interp);
         subhost__loop_wake(interp->host);
+        subhost__buffers_abandon(interp);
         subhost__task_end_queue(interp, SUBHOST_FAILED, -1,
                                 "its interpreter was abandoned");
     }

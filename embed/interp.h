@@ -139,6 +139,7 @@ struct subhost_interp {
     bool for_one_call;
     bool driver_gone; /* the driver thread has left; signalled on `work` */
     char *failure;    /* why it could not be created, owned */
+    _Atomic(struct buffer_life *) buffers; /* buffer.h; NULL: none so far */
 
     struct channel channel;
     struct cancel cancel;
@@ -373,6 +374,8 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
 /* `reason`: of the cancel (enum subhost_reason), or -1. */
 void subhost__task_end_queue(subhost_interp *interp, enum subhost_outcome_kind kind,
                              int reason, const char *why);
+/* What is told in the place of a detail that could not be copied, or made (NULL). */
+const char *subhost__detail_missing(enum subhost_outcome_kind kind, const char *detail);
 /* Runs the on_end callbacks that are due; returns how many. Main thread. */
 int subhost__task_run_callbacks(subhost_host *host);
 /* A call, made and queued in one; or in two, to set more of the task in between. `parent`:

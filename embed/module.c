@@ -642,6 +642,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->handlers);
     Py_VISIT(state->native);
     Py_VISIT(state->native_types);
+    Py_VISIT(state->buffer_type);
     return 0;
 }
 
@@ -656,6 +657,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->handlers);
     Py_CLEAR(state->native);
     Py_CLEAR(state->native_types);
+    Py_CLEAR(state->buffer_type);
     return 0;
 }
 

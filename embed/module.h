@@ -17,6 +17,7 @@ struct module_state {
     PyObject *handlers;     /* signal handlers of the program, {number: callable} */
     PyObject *native;       /* subhost.native */
     PyObject *native_types; /* native_module.c; NULL: not needed yet */
+    PyObject *buffer_type;  /* buffer_python.c; NULL: not needed yet */
 };
 
 /* Makes the module importable. Main thread, before CPython is initialized. */

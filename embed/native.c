@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "native.h"
 
+#include "options.h"
+
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -167,15 +169,8 @@ static int check(subhost_host *host, const char *signature,
     if (!host || !signature)
         return subhost__fail(err, SUBHOST_EINVAL, "%s is NULL",
                              host ? "signature" : "host");
-    if (options && (options->size < sizeof(size_t) || options->size > 4096))
-        return subhost__fail(err, SUBHOST_EINVAL,
-                             "subhost_bind_options: its size field is %zu; use "
-                             "SUBHOST_BIND_OPTIONS_INIT",
-                             options->size);
-    if (options)
-        memcpy(copy, options,
-               options->size < sizeof *copy ? options->size : sizeof *copy);
-    return 0;
+    return subhost__options_take(copy, sizeof *copy, options, "subhost_bind_options",
+                                 err);
 }
 
 int subhost_bind(subhost_host *host, const char *name, subhost_native_function function,

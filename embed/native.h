@@ -25,6 +25,7 @@ struct binding {
 /* The types of one interpreter. */
 struct native_types {
     PyObject *pointer, *callback, *bound;
+    subhost_interp *interp;
 };
 
 /* native.c */
@@ -73,7 +74,7 @@ struct where {
 };
 void subhost__value_wrong(const struct where *where, PyObject *exception,
                           const char *format, ...);
-/* Scalars, strings, pointers, structs: `to` has room for the type. What strings point to
+/* Scalars, strings, pointers, structs, buffers (a reference each): `to` has room for the type. What strings point to
  * lives as long as `object`. 0 or -1 with an exception. */
 int subhost__value_from_python(const struct sig_type *type, const struct where *where,
                                const struct native_types *types, PyObject *object,

@@ -130,6 +130,8 @@ struct work {
     size_t n_buffers; /* held */
     subhost_callback *functions[SIG_MAX_PARAMS];
     size_t n_functions;
+    subhost_buffer *held[SIG_MAX_PARAMS];
+    size_t n_held;
     char small[SMALL_FRAME] __attribute__((aligned(16)));
 };
 
@@ -140,6 +142,8 @@ static void finish(struct work *w)
         if (callback)
             subhost__callback_return(callback);
     }
+    while (w->n_held > 0)
+        subhost_buffer_release(w->held[--w->n_held]);
     while (w->n_buffers > 0)
         PyBuffer_Release(&w->buffers[--w->n_buffers]);
     if (w->frame != w->small)
@@ -237,6 +241,12 @@ static int take_param(struct work *w, const struct sig_param *param,
         return take_length(w, param, &where, slot);
     case SIG_FN:
         return take_function(w, param, &where, object, slot);
+    case SIG_BUFFER:
+        if (subhost__value_from_python(&param->type, &where, &w->bound->types, object,
+                                       slot) < 0)
+            return -1;
+        memcpy(&w->held[w->n_held++], slot, sizeof *w->held);
+        return 0;
     default:
         return subhost__value_from_python(&param->type, &where, &w->bound->types, object,
                                           slot);
@@ -389,10 +399,13 @@ static PyObject *make_result(const struct work *w, const char *result)
 
 static void free_result(const struct signature *s, const char *result)
 {
-    void *text;
-    memcpy(&text, result, sizeof text);
+    void *pointer;
+    memcpy(&pointer, result, sizeof pointer);
     if (s->free_result)
-        free(text);
+        free(pointer);
+    else if (s->result.kind == SIG_BUFFER)
+        subhost_buffer_release(
+            pointer); /* Python has its own reference, or an exception */
 }
 
 /* ---- the call --------------------------------------------------------------------- */
@@ -431,7 +444,7 @@ static PyObject *call_any(const struct bound *bound, PyObject *const *args, size
     struct work w;
     w.bound = bound;
     w.s = s;
-    w.n_values = w.n_buffers = w.n_functions = 0;
+    w.n_values = w.n_buffers = w.n_functions = w.n_held = 0;
     w.frame = s->frame_size <= SMALL_FRAME ? w.small : malloc(s->frame_size);
     if (!w.frame)
         return PyErr_NoMemory();

@@ -435,6 +435,7 @@ static struct bound *make_context(subhost_interp *interp)
         .pointer = PyType_FromSpec(&pointer_spec),
         .callback = PyType_FromSpec(&callback_spec),
         .bound = PyType_FromSpec(&bound_spec),
+        .interp = interp,
     };
     struct bound *context = NULL;
     if (types.pointer && types.callback && types.bound)

@@ -1,6 +1,8 @@
 /* Values between Python and C, by the types of a signature. GIL held in all of it. */
 #include "native.h"
 
+#include "buffer.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -232,6 +234,29 @@ static int from_struct(const struct sig_type *type, const struct where *where,
     return result;
 }
 
+/* A reference, which is the caller's. */
+static int from_buffer(const struct sig_type *type, const struct where *where,
+                       const struct native_types *types, PyObject *object, void *to)
+{
+    subhost_buffer *buffer = NULL;
+    if (!Py_IsNone(object) || !type->nullable) {
+        if (!PyObject_CheckBuffer(object))
+            return must_be(where,
+                           type->nullable ? "a bytes-like object or None"
+                                          : "a bytes-like object",
+                           object);
+        buffer = subhost__buffer_of(types->interp, object);
+        if (!buffer && PyErr_ExceptionMatches(PyExc_BufferError)) {
+            PyErr_Clear();
+            subhost__value_wrong(where, PyExc_TypeError, "must be a contiguous buffer");
+        }
+        if (!buffer)
+            return -1;
+    }
+    memcpy(to, &buffer, sizeof buffer);
+    return 0;
+}
+
 int subhost__value_from_python(const struct sig_type *type, const struct where *where,
                                const struct native_types *types, PyObject *object,
                                void *to)
@@ -250,6 +275,8 @@ int subhost__value_from_python(const struct sig_type *type, const struct where *
         return from_pointer(type, where, types, object, to);
     case SIG_STRUCT:
         return from_struct(type, where, types, object, to);
+    case SIG_BUFFER:
+        return from_buffer(type, where, types, object, to);
     default:
         return 0; /* void: whatever a callback returned */
     }
@@ -324,6 +351,10 @@ PyObject *subhost__value_to_python(const struct sig_type *type,
                        : Py_NewRef(Py_None);
     case SIG_STRUCT:
         return to_struct(type, types, from);
+    case SIG_BUFFER:
+        memcpy(&address, from, sizeof address);
+        return address ? subhost__buffer_view(types->interp, address)
+                       : Py_NewRef(Py_None);
     default:
         Py_RETURN_NONE;
     }

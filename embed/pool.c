@@ -6,6 +6,7 @@
  * stack without a lock, several at once when there is more to do. Either side is woken only
  * when it sleeps. */
 #define _GNU_SOURCE
+#include "options.h"
 #include "pool.h"
 
 #include <errno.h>
@@ -66,13 +67,9 @@ static int take_options(subhost_pool_options *to, const subhost_pool_options *fr
                         subhost_error **err)
 {
     subhost_pool_options o = SUBHOST_POOL_OPTIONS_INIT;
-    if (from && (from->size < sizeof(size_t) || from->size > 4096))
-        return subhost__fail(err, SUBHOST_EINVAL,
-                             "subhost_pool_options: its size field is %zu; use "
-                             "SUBHOST_POOL_OPTIONS_INIT",
-                             from->size);
-    if (from)
-        memcpy(&o, from, from->size < sizeof o ? from->size : sizeof o);
+    int code = subhost__options_take(&o, sizeof o, from, "subhost_pool_options", err);
+    if (code)
+        return code;
     if (o.workers < 0 || o.workers > WORKERS_MAX || o.spares < 0 ||
         o.spares > WORKERS_MAX)
         return subhost__fail(
@@ -256,7 +253,7 @@ void subhost_call_outcome(const subhost_call *call, subhost_outcome *outcome)
     size_t size = outcome->size < sizeof *outcome ? outcome->size : sizeof *outcome;
     subhost_outcome copy = call->outcome;
     copy.size = size;
-    copy.detail = call->detail ? call->detail : "";
+    copy.detail = call->detail ? call->detail : subhost__detail_missing(copy.kind, NULL);
     memcpy(outcome, &copy, size);
 }
 

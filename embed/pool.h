@@ -167,7 +167,7 @@ int64_t subhost__worker_deadline(struct worker *worker, int64_t now);
  * interp->lock. */
 bool subhost__worker_expire(struct worker *worker);
 
-/* call.c: calls a function with an encoded argument. The result is put into `result`: true.
+/* call.c: calls a function with an argument, which is unexposed. The result is put into `result`: true.
  * Else false: the exception is described. Owned strings, or NULL. GIL held. */
 enum call_code {
     CALL_RAISED = 1,
@@ -180,9 +180,12 @@ struct call_failure {
     bool is_cancel;
     char *detail, *traceback;
 };
+struct exposed_value;
 bool subhost__call_function(subhost_interp *interp, PyObject *function,
-                            const unsigned char *data, size_t size, bool plain,
+                            struct exposed_value *argument, bool plain,
                             struct subhost_value *result, struct call_failure *failure);
+/* The failure of a call for which there is no memory. */
+void subhost__call_no_memory(struct call_failure *failure);
 /* "module:name": a new reference, or NULL and the failure. GIL held. */
 PyObject *subhost__call_import(subhost_interp *interp, const char *module,
                                const char *name, struct call_failure *failure);

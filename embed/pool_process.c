@@ -41,9 +41,7 @@ static bool take_result(subhost_call *call, const subhost_task *task)
     struct unpack unpack = {.data = task->result, .size = task->result_size};
     bool ok = subhost__unpack_u64(&unpack);
     if (ok) {
-        size_t size;
-        const unsigned char *data = subhost__unpack_bytes(&unpack, &size);
-        if (unpack.failed || subhost_value_load(&call->result, data, size, NULL) < 0)
+        if (!subhost__value_unpack(&unpack, &call->result))
             return false;
         subhost__call_conclude(call, SUBHOST_RETURNED, 0, -1, NULL, NULL);
         return true;
@@ -127,8 +125,8 @@ static subhost_task *make_task(struct worker *worker, const subhost_function *fu
     subhost__pack_string(&pack, pool->path0);
     subhost__pack_u64(&pack, o->plain != 0);
     subhost__pack_u64(&pack, o->stdout_to_stderr != 0);
-    subhost__pack_bytes(&pack, call ? call->argument.data : NULL,
-                        call ? call->argument.size : 0);
+    if (call)
+        subhost__value_pack(&pack, &call->argument);
     subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
     options.name = pool->name;
     options.timeout = call ? o->timeout : SUBHOST_FOREVER;
@@ -239,20 +237,23 @@ static bool make(subhost_interp *interp, struct unpack *unpack, struct pack *pac
     char *path0 = subhost__unpack_string(unpack);
     bool plain = subhost__unpack_u64(unpack);
     bool stdout_to_stderr = subhost__unpack_u64(unpack);
-    size_t size;
-    const unsigned char *data = subhost__unpack_bytes(unpack, &size);
     struct call_failure failure = {.kind = SUBHOST_FAILED, .status = 125};
-    struct subhost_value result = {0};
+    struct subhost_value argument = {0}, result = {0};
+    struct exposed_value exposed = {0};
     PyObject *function = NULL;
+    /* One that is to import the function and no more has no argument. */
     bool ok = module && name && !unpack->failed &&
-              prepare_once(path0 && *path0 ? path0 : NULL, stdout_to_stderr) == 0;
-    if (ok)
+              (unpack->size == 0 || (subhost__value_unpack(unpack, &argument) &&
+                                     subhost__value_expose(interp, &argument, &exposed)));
+    if (ok && prepare_once(path0 && *path0 ? path0 : NULL, stdout_to_stderr) == 0)
         function = find_function(interp, module, name, &failure);
     ok = function &&
-         subhost__call_function(interp, function, data, size, plain, &result, &failure);
+         subhost__call_function(interp, function, &exposed, plain, &result, &failure);
+    subhost__value_unexpose(&exposed);
+    subhost__value_release(&argument);
     if (ok) {
         subhost__pack_u64(pack, true);
-        subhost__pack_bytes(pack, result.data, result.size);
+        subhost__value_pack(pack, &result);
     } else {
         pack_failure(pack, &failure);
     }

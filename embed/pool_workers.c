@@ -76,8 +76,11 @@ static void settle(struct worker *worker, const subhost_outcome *outcome)
     subhost_call *call = worker->running;
     /* The thread that is lost in there may be reading the argument. */
     struct subhost_value copy = {0};
-    if (subhost_value_load(&copy, call->argument.data, call->argument.size, NULL) == 0)
+    if (subhost_value_copy(&copy, &call->argument, NULL) == 0) {
+        subhost__value_drop_buffers(&call->argument); /* the copy has its own */
+        free(call->argument.buffers);
         call->argument = copy;
+    }
     bool timed_out = kind == (uint64_t)CALL_CANCELLING;
     if (timed_out)
         atomic_fetch_add(&worker->pool->stat_timeouts, 1);

@@ -33,6 +33,7 @@ static const struct {
     {"str", SIG_STR},
     {"ptr", SIG_PTR},
     {"buf", SIG_BUF},
+    {"buffer", SIG_BUFFER},
     {"len", SIG_LEN},
     {"fn", SIG_FN},
 };
@@ -321,8 +322,9 @@ static bool parse_suffix(struct parser *p, struct sig_type *type)
     if (!at_char(p, '?'))
         return true;
     if (type->kind != SIG_STR && type->kind != SIG_PTR && type->kind != SIG_BUF &&
-        type->kind != SIG_FN)
-        return fail_at(p, p->at, "'?' is for what can be NULL: str, ptr, buf, fn");
+        type->kind != SIG_BUFFER && type->kind != SIG_FN)
+        return fail_at(p, p->at,
+                       "'?' is for what can be NULL: str, ptr, buf, buffer, fn");
     p->at++;
     type->nullable = true;
     return true;
@@ -662,8 +664,9 @@ int subhost__signature_parse_type(const char *text, struct signature **result,
     if (!s)
         no_memory(&p);
     else if (parse_type(&p, &s->result) &&
-             (s->result.kind == SIG_BUF || s->result.kind == SIG_LEN ||
-              s->result.kind == SIG_VOID || s->result.kind == SIG_FN))
+             (s->result.kind == SIG_BUF || s->result.kind == SIG_BUFFER ||
+              s->result.kind == SIG_LEN || s->result.kind == SIG_VOID ||
+              s->result.kind == SIG_FN))
         fail_at(&p, text, "a value in memory cannot be %s",
                 subhost__sig_word(s->result.kind));
     return finish(&p, s, result);

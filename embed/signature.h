@@ -45,6 +45,7 @@ enum sig_kind {
     SIG_STR,    /* char *, UTF-8 */
     SIG_PTR,    /* an opaque handle */
     SIG_BUF,    /* the memory of a bytes-like object */
+    SIG_BUFFER, /* the same as a subhost_buffer *, which C may hold */
     SIG_LEN,    /* the length of the buffer in front of it */
     SIG_STRUCT, /* by value */
     SIG_FN,     /* a Python callable, as a function pointer */

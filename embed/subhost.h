@@ -13,7 +13,8 @@
  *   frees with subhost_error_free(). On success `*err` is left as it was.
  * - Times are int64_t nanoseconds; durations are relative, SUBHOST_FOREVER is none.
  * - Structs that the caller fills start with their size (SUBHOST_*_INIT sets it); an
- *   older, shorter struct works: what it lacks has its default.
+ *   older, shorter struct works: what it lacks has its default. What a newer, longer one
+ *   has beyond must be zero, which is its default.
  * - Strings that go in are copied before the function returns. Strings that come out
  *   belong to the object they came from, unless said otherwise.
  * - The library never exits, aborts or prints over a caller's mistake.
@@ -539,6 +540,57 @@ typedef struct subhost_audit_options {
  * has had the effect that the process set for it. Main thread while no host is open and
  * CPython is not initialized, no GIL, blocks until it is done, forks. */
 SUBHOST_API int subhost_audit(const subhost_audit_options *options, subhost_error **err);
+/* ---- buffers ---------------------------------------------------------------------- */
+
+/* Memory that crosses the boundary by reference: nothing of it is copied between C and an
+ * interpreter, or between two interpreters of one process. Both sides see the same bytes; who
+ * writes while another reads sees to that. A process gets a copy. */
+typedef struct subhost_buffer subhost_buffer;
+
+/* What a buffer is: items that lie one after another, the last dimension fastest. */
+typedef struct subhost_memory {
+    size_t size;
+    void *address;
+    size_t length; /* in bytes */
+    int writable;  /* non-zero: by Python, too */
+    /* Of an item, as in Python's module struct ("d"), and its size; NULL and 0: bytes. With a
+     * format of one letter the size may be 0. */
+    const char *format;
+    size_t item_size;
+    int dimensions; /* at most SUBHOST_DIMENSIONS; 0: one, of all items */
+    const size_t *shape;
+} subhost_memory;
+
+#define SUBHOST_MEMORY_INIT                                                              \
+    {                                                                                    \
+        .size = sizeof(subhost_memory)                                                   \
+    }
+
+#define SUBHOST_DIMENSIONS 16
+
+/* Gives memory back: called exactly once, when nobody has the buffer any more, in whatever
+ * way its interpreters have ended, on whatever thread had it last, with or without a GIL. It
+ * must not block and must not call Python. `in_use`: an interpreter that had the buffer was
+ * abandoned, and a thread of it that cannot be stopped may use the memory for ever: do not
+ * unmap it, and do not use it again. */
+typedef void (*subhost_release)(void *address, int in_use, void *data);
+
+/* A buffer of the caller's memory, with one reference. `release` may be NULL. On a failure it
+ * is not called. Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_buffer_new(const subhost_memory *memory, subhost_release release,
+                                   void *data, subhost_buffer **buffer,
+                                   subhost_error **err);
+/* Tells what it is; the caller has set memory->size. Valid as long as the buffer is held. Of
+ * one that Python made that holds after the end of its interpreter, too: memory that is still
+ * referred to then is given back to the system by the end of the process, not before. Any
+ * thread, GIL or not, does not block. */
+SUBHOST_API void subhost_buffer_get(const subhost_buffer *buffer, subhost_memory *memory);
+/* One more reference; returns `buffer`. Any thread, GIL or not, does not block. */
+SUBHOST_API subhost_buffer *subhost_buffer_hold(subhost_buffer *buffer);
+/* Gives one back; NULL is allowed; the host may be closed before. What belongs to Python is
+ * released by its interpreter, soon. Any thread, GIL or not, does not block. */
+SUBHOST_API void subhost_buffer_release(subhost_buffer *buffer);
+
 /* ---- values --------------------------------------------------------------------- */
 
 /* What crosses the boundary between a host and an interpreter, in an encoding of the host's
@@ -555,7 +607,8 @@ SUBHOST_API int subhost_audit(const subhost_audit_options *options, subhost_erro
     X(SUBHOST_VALUE_TUPLE, "tuple")   /* length: how many values follow */               \
     X(SUBHOST_VALUE_DICT, "dict")     /* length: how many pairs of values follow */      \
     X(SUBHOST_VALUE_PICKLE, "pickle") /* data: of any other object */                    \
-    X(SUBHOST_VALUE_JSON, "json")     /* data: a JSON text; json.loads() makes it */
+    X(SUBHOST_VALUE_JSON, "json")     /* data: a JSON text; json.loads() makes it */     \
+    X(SUBHOST_VALUE_BUFFER, "buffer") /* buffer: a memoryview; data: its memory */
 
 enum subhost_value_kind {
 #define SUBHOST_VALUE_KIND_ENUM(name, text) name,
@@ -598,6 +651,8 @@ SUBHOST_API int subhost_value_add_bytes(subhost_value *value, const void *bytes,
 /* A JSON text, of which the interpreter makes an object by json.loads(). */
 SUBHOST_API int subhost_value_add_json(subhost_value *value, const char *text,
                                        size_t length);
+/* By reference: a memoryview in Python. The value takes a reference of its own. */
+SUBHOST_API int subhost_value_add_buffer(subhost_value *value, subhost_buffer *buffer);
 /* SUBHOST_VALUE_LIST, _TUPLE or _DICT; what follows is in there, until the end. */
 SUBHOST_API int subhost_value_begin(subhost_value *value, enum subhost_value_kind kind);
 SUBHOST_API int subhost_value_end(subhost_value *value);
@@ -607,8 +662,12 @@ SUBHOST_API int subhost_value_check(const subhost_value *value, subhost_error **
 
 /* Its encoded bytes, owned by the value until it is changed. Any thread. */
 SUBHOST_API const void *subhost_value_data(const subhost_value *value, size_t *size);
-/* Takes a copy of encoded bytes, and checks them. Any thread. */
+/* Takes a copy of encoded bytes, and checks them; those of a value with buffers do not do:
+ * subhost_value_copy(). Any thread. */
 SUBHOST_API int subhost_value_load(subhost_value *value, const void *data, size_t size,
+                                   subhost_error **err);
+/* Makes it the same as another; buffers are in both. Any thread. */
+SUBHOST_API int subhost_value_copy(subhost_value *value, const subhost_value *from,
                                    subhost_error **err);
 
 /* One step through a value. */
@@ -617,8 +676,9 @@ typedef struct subhost_item {
     enum subhost_value_kind kind;
     int64_t integer;
     double number;
-    const void *data; /* in the value; not terminated */
-    size_t length;    /* of data in bytes; of a list, tuple or dict: what follows */
+    const void *data;       /* in the value; not terminated */
+    size_t length;          /* of data in bytes; of a list, tuple or dict: what follows */
+    subhost_buffer *buffer; /* the value's; subhost_buffer_hold() to have it longer */
 } subhost_item;
 
 #define SUBHOST_ITEM_INIT                                                                \

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "interp.h"
+#include "options.h"
 #include "policing.h"
 #include "process.h"
 
@@ -44,21 +45,6 @@ void subhost_task_release(subhost_task *task)
 }
 
 /* ---- submitting ----------------------------------------------------------------- */
-
-/* Copies as much of a caller's struct as both sides know. */
-static int take_options(void *to, size_t size, const void *from, const char *what,
-                        subhost_error **err)
-{
-    size_t given = from ? *(const size_t *)from : 0;
-    if (from && (given < sizeof(size_t) || given > 4096))
-        return subhost__fail(err, SUBHOST_EINVAL,
-                             "%s: its size field is %zu; use the INIT macro", what,
-                             given);
-    memset(to, 0, size);
-    if (from)
-        memcpy(to, from, given < size ? given : size);
-    return 0;
-}
 
 static int copy_program(subhost_task *task, const subhost_program *program)
 {
@@ -145,16 +131,16 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
                    const subhost_task_options *options, subhost_task **result,
                    subhost_error **err)
 {
-    subhost_program p;
-    subhost_task_options o;
+    subhost_program p = SUBHOST_PROGRAM_INIT;
+    subhost_task_options o = SUBHOST_TASK_OPTIONS_INIT;
     if (!interp || !program || !result)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_submit: %s is NULL",
                              !interp    ? "interp"
                              : !program ? "program"
                                         : "task");
-    int code = take_options(&p, sizeof p, program, "subhost_program", err);
+    int code = subhost__options_take(&p, sizeof p, program, "subhost_program", err);
     if (!code)
-        code = take_options(&o, sizeof o, options, "subhost_task_options", err);
+        code = subhost__options_take(&o, sizeof o, options, "subhost_task_options", err);
     if (code)
         return code;
     if (!p.source || p.argc < 0 || (p.argc > 0 && !p.argv) ||
@@ -183,10 +169,7 @@ subhost_task *subhost__task_make_call(subhost_interp *interp, const void *payloa
                                       size_t size, const subhost_task_options *options,
                                       subhost_task *parent)
 {
-    subhost_task_options o;
-    if (take_options(&o, sizeof o, options, "subhost_task_options", NULL) < 0)
-        return NULL;
-    subhost_task *task = make_task(interp, "call", &o);
+    subhost_task *task = make_task(interp, "call", options);
     if (!task)
         return NULL;
     task->is_call = true;
@@ -406,6 +389,12 @@ static void note_end(const subhost_task *task)
                TRAIL_NUMBER(DURATION, task->started_at ? outcome->duration : -1));
 }
 
+const char *subhost__detail_missing(enum subhost_outcome_kind kind, const char *detail)
+{
+    bool has_one = kind == SUBHOST_RAISED || kind == SUBHOST_FAILED;
+    return (detail && *detail) || (!detail && has_one) ? "out of memory" : "";
+}
+
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail)
 {
@@ -418,7 +407,8 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
         task->outcome = *outcome;
         task->outcome.size = sizeof task->outcome;
         task->detail = copy;
-        task->outcome.detail = copy ? copy : "";
+        task->outcome.detail =
+            copy ? copy : subhost__detail_missing(outcome->kind, detail);
         task->outcome.duration = task->started_at ? subhost__now() - task->started_at : 0;
         host->stats.tasks_ended++;
         note_end(

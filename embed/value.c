@@ -36,6 +36,8 @@ int subhost_value_new(subhost_value **value, subhost_error **err)
 
 void subhost__value_release(struct subhost_value *value)
 {
+    subhost__value_drop_buffers(value);
+    free(value->buffers);
     free(value->data);
     free(value->opens);
     *value = (struct subhost_value){0};
@@ -48,8 +50,15 @@ void subhost_value_free(subhost_value *value)
     free(value);
 }
 
+void subhost__value_drop_buffers(struct subhost_value *value)
+{
+    while (value->n_buffers > 0)
+        subhost_buffer_release(value->buffers[--value->n_buffers]);
+}
+
 void subhost_value_clear(subhost_value *value)
 {
+    subhost__value_drop_buffers(value);
     value->size = 0;
     value->code = 0;
     value->why = NULL;
@@ -197,6 +206,55 @@ int subhost__value_add_pickle(struct subhost_value *value, const void *bytes,
     return add_sized(value, TAG_PICKLE, bytes, length);
 }
 
+int subhost__value_adopt_buffers(struct subhost_value *value, subhost_buffer **buffers,
+                                 uint32_t n)
+{
+    if (n > value->buffers_room - value->n_buffers) {
+        uint32_t room = 2 * value->buffers_room + n;
+        subhost_buffer **more =
+            room < n ? NULL : realloc(value->buffers, room * sizeof *more);
+        if (!more)
+            return subhost__value_fail(value, SUBHOST_ENOMEM, "out of memory");
+        value->buffers = more;
+        value->buffers_room = room;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        value->buffers[value->n_buffers++] = buffers[i];
+    return 0;
+}
+
+int subhost_value_add_buffer(subhost_value *value, subhost_buffer *buffer)
+{
+    uint32_t number = value->n_buffers;
+    if (!buffer)
+        return subhost__value_fail(value, SUBHOST_EINVAL, "buffer is NULL");
+    if (value->code || subhost__value_adopt_buffers(value, &buffer, 1) < 0)
+        return value->code;
+    subhost_buffer_hold(buffer);
+    return add(value, TAG_BUFFER, &number, sizeof number);
+}
+
+int subhost__value_add_apart(struct subhost_value *value, const void *bytes,
+                             size_t length, subhost_buffer *const *buffers, uint32_t n)
+{
+    const uint32_t head[] = {value->n_buffers, n, (uint32_t)length};
+    unsigned char *to = length > SUBHOST_VALUE_SIZE - sizeof head - 1
+                            ? NULL
+                            : extend(value, 1 + sizeof head + length);
+    if (!to)
+        return subhost__value_fail(value, SUBHOST_EINVAL,
+                                   "the value is larger than 4 GiB");
+    *to = TAG_APART;
+    memcpy(to + 1, head, sizeof head);
+    memcpy(to + 1 + sizeof head, bytes, length);
+    if (subhost__value_adopt_buffers(value, (subhost_buffer **)buffers, n) < 0)
+        return value->code;
+    for (uint32_t i = 0; i < n; i++)
+        subhost_buffer_hold(buffers[i]);
+    count(value);
+    return 0;
+}
+
 static bool grow_opens(subhost_value *value)
 {
     if (value->depth < value->n_opens)
@@ -315,7 +373,10 @@ static enum subhost_value_kind kind_of(enum value_tag tag)
     case TAG_DICT:
         return SUBHOST_VALUE_DICT;
     case TAG_PICKLE:
+    case TAG_APART:
         return SUBHOST_VALUE_PICKLE;
+    case TAG_BUFFER:
+        return SUBHOST_VALUE_BUFFER;
     case TAG_JSON:
         break;
     }
@@ -332,7 +393,7 @@ static int step_body(const unsigned char *data, size_t size, size_t *at,
                      enum value_tag tag, subhost_item *item, const char **why)
 {
     const unsigned char *from;
-    uint32_t length = 0;
+    uint32_t length = 0, numbers[2];
     switch (tag) {
     case TAG_NONE:
     case TAG_FALSE:
@@ -355,6 +416,18 @@ static int step_body(const unsigned char *data, size_t size, size_t *at,
             break;
         memcpy(&item->number, from, sizeof item->number);
         return 1;
+    case TAG_BUFFER:
+        if (!(from = take(data, size, at, sizeof length)))
+            break;
+        memcpy(&length, from, sizeof length);
+        item->integer = length;
+        return 1;
+    case TAG_APART:
+        if (!(from = take(data, size, at, sizeof numbers)))
+            break;
+        memcpy(numbers, from, sizeof numbers);
+        item->integer = (int64_t)((uint64_t)numbers[1] << 32 | numbers[0]);
+        /* fall through */
     case TAG_BIGINT:
     case TAG_STR8:
     case TAG_STR:
@@ -402,24 +475,52 @@ int subhost__value_step(const unsigned char *data, size_t size, size_t *at,
     item->number = 0;
     item->data = NULL;
     item->length = 0;
+    item->buffer = NULL;
     return step_body(data, size, at, (enum value_tag)tag, item, why);
 }
 
 int subhost_value_next(const subhost_value *value, size_t *at, subhost_item *item,
                        subhost_error **err)
 {
-    if (!value || !at || !item || item->size < sizeof *item)
+    if (!value || !at || !item || item->size < sizeof item->size)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_value_next: %s",
-                             !value ? "value is NULL"
-                             : !at  ? "at is NULL"
-                                    : "the item's size field is not set");
+                             !value  ? "value is NULL"
+                             : !at   ? "at is NULL"
+                             : !item ? "item is NULL"
+                                     : "the item's size field is not set");
     const char *why = "";
-    int code = subhost__value_step(value->data, value->size, at, item, &why);
+    subhost_item full = SUBHOST_ITEM_INIT;
+    int code = subhost__value_step(value->data, value->size, at, &full, &why);
+    if (code > 0 && full.kind == SUBHOST_VALUE_BUFFER) {
+        subhost_memory memory = SUBHOST_MEMORY_INIT;
+        full.buffer = value->buffers[full.integer];
+        subhost_buffer_get(full.buffer, &memory);
+        full.data = memory.address;
+        full.length = memory.length;
+        full.integer = 0;
+    } else if (code > 0 && full.kind == SUBHOST_VALUE_PICKLE) {
+        full.integer = 0;
+    }
+    full.size = item->size < sizeof full ? item->size : sizeof full;
+    if (code > 0)
+        memcpy(item, &full, full.size);
     return code < 0 ? subhost__fail(err, code, "an encoded value: %s", why) : code;
 }
 
-/* Whether the bytes are one value, whole. */
-static int check_bytes(const unsigned char *data, size_t size, const char **why)
+/* Whether the buffers that an item refers to are there. */
+static bool has_buffers(const subhost_item *item, uint32_t n)
+{
+    uint64_t number = (uint64_t)item->integer;
+    if (item->kind == SUBHOST_VALUE_BUFFER)
+        return number < n;
+    if (item->kind == SUBHOST_VALUE_PICKLE)
+        return (number & UINT32_MAX) + (number >> 32) <= n;
+    return true;
+}
+
+/* Whether the bytes are one value, whole, with so many buffers. */
+static int check_bytes(const unsigned char *data, size_t size, uint32_t n_buffers,
+                       const char **why)
 {
     uint64_t open[SUBHOST_VALUE_DEPTH + 1] = {1}; /* what is still to come, per level */
     unsigned depth = 0;
@@ -429,6 +530,9 @@ static int check_bytes(const unsigned char *data, size_t size, const char **why)
         int code = subhost__value_step(data, size, &at, &item, why);
         if (code <= 0)
             return code < 0 ? code : bad(why, "it ends before its last value");
+        if (!has_buffers(&item, n_buffers))
+            return bad(why, "it refers to a buffer, which bytes alone do not have: "
+                            "subhost_value_copy() takes it along");
         open[depth]--;
         if (item.kind >= SUBHOST_VALUE_LIST && item.kind <= SUBHOST_VALUE_DICT) {
             if (depth == SUBHOST_VALUE_DEPTH)
@@ -445,17 +549,46 @@ static int check_bytes(const unsigned char *data, size_t size, const char **why)
 int subhost_value_load(subhost_value *value, const void *data, size_t size,
                        subhost_error **err)
 {
-    const char *why = "it is empty";
     if (!value || (!data && size))
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_value_load: %s is NULL",
                              value ? "data" : "value");
-    if (size == 0 || check_bytes(data, size, &why) < 0)
+    const char *why = "it is empty";
+    if (size == 0 || check_bytes(data, size, 0, &why) < 0)
         return subhost__fail(err, SUBHOST_EINVAL, "an encoded value: %s", why);
     subhost_value_clear(value);
+    return subhost__value_load_bytes(value, data, size, err);
+}
+
+int subhost__value_load_bytes(struct subhost_value *value, const void *data, size_t size,
+                              subhost_error **err)
+{
+    const char *why = "it is empty";
+    if (size == 0 || check_bytes(data, size, value->n_buffers, &why) < 0)
+        return subhost__fail(err, SUBHOST_EINVAL, "an encoded value: %s", why);
     unsigned char *to = extend(value, size);
     if (!to)
         return subhost__fail(err, value->code, "an encoded value: %s", value->why);
     memcpy(to, data, size);
+    value->values = 1;
+    return 0;
+}
+
+int subhost_value_copy(subhost_value *value, const subhost_value *from,
+                       subhost_error **err)
+{
+    if (!value || !from)
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_value_copy: %s is NULL",
+                             value ? "from" : "value");
+    int code = value == from ? 0 : subhost_value_check(from, err);
+    if (code || value == from)
+        return code;
+    subhost_value_clear(value);
+    unsigned char *to = extend(value, from->size);
+    if (!to || subhost__value_adopt_buffers(value, from->buffers, from->n_buffers) < 0)
+        return subhost__fail(err, value->code, "subhost_value_copy: %s", value->why);
+    for (uint32_t i = 0; i < value->n_buffers; i++)
+        subhost_buffer_hold(value->buffers[i]);
+    memcpy(to, from->data, from->size);
     value->values = 1;
     return 0;
 }

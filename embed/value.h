@@ -26,7 +26,9 @@
     X(TAG_TUPLE, 't')                                                                    \
     X(TAG_DICT, 'm')                                                                     \
     X(TAG_PICKLE, 'p')                                                                   \
-    X(TAG_JSON, 'j')
+    X(TAG_JSON, 'j')                                                                     \
+    X(TAG_BUFFER, 'b') /* its number in the value's table */                             \
+    X(TAG_APART, 'P')  /* a pickle with buffers: the first one's number, how many */
 
 enum value_tag {
 #define VALUE_TAG_ENUM(name, letter) name = (letter),
@@ -47,6 +49,9 @@ struct subhost_value {
         uint32_t count;
         bool is_dict;
     } * opens;
+    /* What it refers to: a reference each. */
+    subhost_buffer **buffers;
+    uint32_t n_buffers, buffers_room;
 };
 
 /* Frees what it holds, and not itself. */
@@ -57,7 +62,25 @@ void subhost__value_trim(struct subhost_value *value);
 int subhost__value_fail(struct subhost_value *value, int code, const char *why);
 int subhost__value_add_pickle(struct subhost_value *value, const void *bytes,
                               size_t length);
-/* The next item of encoded bytes: 1; 0 at the end; a negative code, and why. */
+/* The same with buffers that are not in it (PEP 574); takes a reference of each. */
+int subhost__value_add_apart(struct subhost_value *value, const void *bytes,
+                             size_t length, subhost_buffer *const *buffers, uint32_t n);
+/* Puts buffers into its table without a value that refers to them. The references are taken
+ * over, unless it fails. */
+int subhost__value_adopt_buffers(struct subhost_value *value, subhost_buffer **buffers,
+                                 uint32_t n);
+/* Gives back the references to its buffers. */
+void subhost__value_drop_buffers(struct subhost_value *value);
+/* The same as subhost_value_load(), where its buffers are there already. */
+int subhost__value_load_bytes(struct subhost_value *value, const void *data, size_t size,
+                              subhost_error **err);
+/* value_wire.c: with copies of its buffers. False: it makes no sense, or no memory. */
+struct pack;
+struct unpack;
+void subhost__value_pack(struct pack *pack, const struct subhost_value *value);
+bool subhost__value_unpack(struct unpack *unpack, struct subhost_value *value);
+/* The next item of encoded bytes: 1; 0 at the end; a negative code, and why. A buffer has its
+ * number in `integer`, a pickle with buffers how many (high half) and the first's (low). */
 int subhost__value_step(const unsigned char *data, size_t size, size_t *at,
                         subhost_item *item, const char **why);
 

@@ -2,6 +2,9 @@
  * and nothing of Python is called for a plain value. */
 #include "value_python.h"
 
+#include <stdlib.h>
+
+#include "buffer.h"
 #include "module.h"
 
 struct encoder {
@@ -15,6 +18,7 @@ struct decoder {
     const unsigned char *data;
     size_t size, at;
     unsigned depth;
+    struct exposure **exposures; /* of its buffers */
 };
 
 /* ---- objects to values ----------------------------------------------------------- */
@@ -130,25 +134,77 @@ static int encode_bytes(const struct encoder *encoder, PyObject *object)
                                         (size_t)PyBytes_GET_SIZE(object)));
 }
 
+/* The buffers of a list of objects; NULL with an exception. */
+static subhost_buffer **lend_all(const struct encoder *encoder, PyObject *list,
+                                 uint32_t n)
+{
+    subhost_buffer **buffers = calloc(n ? n : 1, sizeof(*buffers));
+    if (!buffers)
+        PyErr_NoMemory();
+    for (uint32_t i = 0; buffers && i < n; i++) {
+        buffers[i] = subhost__buffer_of(encoder->interp, PyList_GET_ITEM(list, i));
+        if (buffers[i])
+            continue;
+        while (i > 0)
+            subhost_buffer_release(buffers[--i]);
+        free(buffers);
+        buffers = NULL;
+    }
+    return buffers;
+}
+
+/* A pickle and a list of what it refers to by number. */
+static int add_apart(const struct encoder *encoder, PyObject *pickle, PyObject *list)
+{
+    uint32_t n = (uint32_t)PyList_GET_SIZE(list);
+    const char *data = PyBytes_AS_STRING(pickle);
+    size_t size = (size_t)PyBytes_GET_SIZE(pickle);
+    if (n == 0)
+        return done(encoder, subhost__value_add_pickle(encoder->value, data, size));
+    subhost_buffer **buffers = lend_all(encoder, list, n);
+    if (!buffers)
+        return -1;
+    int code = subhost__value_add_apart(encoder->value, data, size, buffers, n);
+    while (n > 0)
+        subhost_buffer_release(buffers[--n]);
+    free(buffers);
+    return done(encoder, code);
+}
+
 static int encode_pickle(const struct encoder *encoder, PyObject *object)
 {
-    PyObject *dumps = subhost__nursery_get(encoder->interp, "_dumps");
-    PyObject *pickle = dumps ? PyObject_CallOneArg(dumps, object) : NULL;
+    PyObject *dumps = subhost__nursery_get(encoder->interp, "_dumps_apart");
+    PyObject *pair = dumps ? PyObject_CallOneArg(dumps, object) : NULL;
     Py_XDECREF(dumps);
-    Py_buffer view;
-    if (!pickle || PyObject_GetBuffer(pickle, &view, PyBUF_SIMPLE) < 0) {
-        Py_XDECREF(pickle);
-        return -1;
+    PyObject *pickle, *list;
+    int code = -1;
+    if (pair &&
+        PyArg_ParseTuple(pair, "O!O!", &PyBytes_Type, &pickle, &PyList_Type, &list))
+        code = add_apart(encoder, pickle, list);
+    Py_XDECREF(pair);
+    return code;
+}
+
+/* A memoryview or a PickleBuffer: by reference, if it is in one piece. */
+static int encode_buffer(const struct encoder *encoder, PyObject *object)
+{
+    subhost_buffer *buffer = subhost__buffer_of(encoder->interp, object);
+    if (!buffer) {
+        if (!PyErr_ExceptionMatches(PyExc_BufferError))
+            return -1;
+        PyErr_Clear();
+        return encode_pickle(encoder, object);
     }
-    int code = subhost__value_add_pickle(encoder->value, view.buf, (size_t)view.len);
-    PyBuffer_Release(&view);
-    Py_DECREF(pickle);
+    int code = subhost_value_add_buffer(encoder->value, buffer);
+    subhost_buffer_release(buffer);
     return done(encoder, code);
 }
 
 /* Of a type that is none of the plain ones. */
 static int encode_other(const struct encoder *encoder, PyObject *object)
 {
+    if (!encoder->plain && (PyMemoryView_Check(object) || PyPickleBuffer_Check(object)))
+        return encode_buffer(encoder, object);
     if (!encoder->plain)
         return encode_pickle(encoder, object);
     if (PyUnicode_Check(object))
@@ -265,10 +321,22 @@ static PyObject *decode_json(const subhost_item *item)
 
 static PyObject *decode_pickle(const struct decoder *decoder, const subhost_item *item)
 {
+    uint32_t first = (uint32_t)item->integer;
+    uint32_t n = (uint32_t)((uint64_t)item->integer >> 32);
     PyObject *loads = subhost__nursery_get(decoder->interp, "_loads");
     PyObject *bytes =
         loads ? PyBytes_FromStringAndSize(item->data, (Py_ssize_t)item->length) : NULL;
-    PyObject *object = bytes ? PyObject_CallOneArg(loads, bytes) : NULL;
+    PyObject *views = bytes ? PyTuple_New((Py_ssize_t)n) : NULL;
+    for (uint32_t i = 0; views && i < n; i++) {
+        PyObject *view = subhost__exposure_view(decoder->exposures[first + i]);
+        if (view)
+            PyTuple_SET_ITEM(views, i, view);
+        else
+            Py_CLEAR(views);
+    }
+    PyObject *object =
+        views ? PyObject_CallFunctionObjArgs(loads, bytes, views, NULL) : NULL;
+    Py_XDECREF(views);
     Py_XDECREF(bytes);
     Py_XDECREF(loads);
     return object;
@@ -322,14 +390,46 @@ static PyObject *decode(struct decoder *decoder)
         return decode_pickle(decoder, &item);
     case SUBHOST_VALUE_JSON:
         return decode_json(&item);
+    case SUBHOST_VALUE_BUFFER:
+        return subhost__exposure_view(decoder->exposures[item.integer]);
     }
     return Py_NewRef(Py_None);
 }
 
-PyObject *subhost__value_to_object(subhost_interp *interp, const unsigned char *data,
-                                   size_t size)
+bool subhost__value_expose(subhost_interp *interp, const struct subhost_value *value,
+                           struct exposed_value *exposed)
 {
-    struct decoder decoder = {.interp = interp, .data = data, .size = size};
+    *exposed = (struct exposed_value){.data = value->data, .size = value->size};
+    if (value->n_buffers == 0)
+        return true;
+    exposed->exposures = calloc(value->n_buffers, sizeof(*exposed->exposures));
+    for (uint32_t i = 0; exposed->exposures && i < value->n_buffers; i++) {
+        exposed->exposures[i] = subhost__buffer_expose(interp, value->buffers[i]);
+        if (!exposed->exposures[i]) {
+            subhost__value_unexpose(exposed);
+            return false;
+        }
+        exposed->n++;
+    }
+    return exposed->exposures != NULL;
+}
+
+void subhost__value_unexpose(struct exposed_value *exposed)
+{
+    while (exposed->n > 0)
+        subhost__exposure_drop(exposed->exposures[--exposed->n]);
+    free(exposed->exposures);
+    exposed->exposures = NULL;
+}
+
+PyObject *subhost__value_to_object(subhost_interp *interp,
+                                   const struct exposed_value *exposed)
+{
+    size_t size = exposed->size;
+    struct decoder decoder = {.interp = interp,
+                              .data = exposed->data,
+                              .size = size,
+                              .exposures = exposed->exposures};
     PyObject *object = decode(&decoder);
     if (object && decoder.at != size) {
         Py_DECREF(object);

@@ -10,8 +10,20 @@
  * then as those; anything else is a TypeError. Without it, other objects are pickled. */
 int subhost__value_from_object(subhost_interp *interp, struct subhost_value *value,
                                PyObject *object, bool plain);
-/* What encoded bytes stand for: a new reference, or NULL with an exception set. */
-PyObject *subhost__value_to_object(subhost_interp *interp, const unsigned char *data,
-                                   size_t size);
+/* A value on its way into an interpreter. Its bytes are its owner's; its buffers are the
+ * interpreter's before anything of Python's runs, so that an abandonment takes them back. */
+struct exposed_value {
+    const unsigned char *data;
+    size_t size;
+    struct exposure **exposures;
+    uint32_t n;
+};
+/* False: no memory. */
+bool subhost__value_expose(subhost_interp *interp, const struct subhost_value *value,
+                           struct exposed_value *exposed);
+void subhost__value_unexpose(struct exposed_value *exposed);
+/* What it stands for: a new reference, or NULL with an exception set. */
+PyObject *subhost__value_to_object(subhost_interp *interp,
+                                   const struct exposed_value *exposed);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "module.h"
 #include "pool.h"
+#include "value_python.h"
 
 /* While there is more to do, who takes what has ended is woken no more often. */
 #define TELL_INTERVAL (SUBHOST_MSEC(1) / 8)
@@ -203,18 +204,24 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
     struct call_failure failure = {0};
     /* The call may be taken from us while it runs, and used again. */
     const subhost_function *named = call->function;
-    const unsigned char *data = call->argument.data;
-    size_t size = call->argument.size;
+    struct exposed_value argument;
+    bool ok = subhost__value_expose(interp, &call->argument, &argument);
     int64_t started_at = subhost__now();
     begin(worker, call, started_at);
-    PyObject *function = find_function(worker, named, &failure);
-    bool ok = function && subhost__call_function(interp, function, data, size,
-                                                 worker->pool->options.plain,
-                                                 &worker->result, &failure);
+    PyObject *function = NULL;
+    if (ok)
+        function = find_function(worker, named, &failure);
+    else
+        subhost__call_no_memory(&failure);
+    ok = function &&
+         subhost__call_function(interp, function, &argument, worker->pool->options.plain,
+                                &worker->result, &failure);
+    subhost__value_unexpose(&argument);
     enum call_phase how = leave(worker);
     if (how == CALL_ABANDONED) {
         free(failure.detail);
         free(failure.traceback);
+        subhost_value_clear(&worker->result);
         return false;
     }
     conclude(worker, call, how, ok, &failure);

@@ -132,6 +132,21 @@ def _dumps(value):
     return bytes(buffer)
 
 
+def _reduce_view_apart(view):
+    return (memoryview, (_pickle.PickleBuffer(view),)) if view.c_contiguous else _reduce_view(view)
+
+
+def _dumps_apart(value):
+    """A pickle, and a list of what it refers to instead of having its bytes (PEP 574)."""
+    buffer, apart = _Buffer(), []
+    pickler = _pickle.Pickler(buffer, _PROTOCOL, buffer_callback=apart.append)
+    pickler.dispatch_table = (
+        sys.modules["copyreg"].dispatch_table | {memoryview: _reduce_view_apart}
+    )
+    pickler.dump(value)
+    return bytes(buffer), apart
+
+
 class _ErrorPickler(_pickle.Pickler):
     """Pickles exceptions with the text of their traceback. Those that would not survive it
     (a constructor with a signature of its own, say) become a RemoteError."""
@@ -204,8 +219,8 @@ class _Reader:
         return len(data)
 
 
-def _loads(data):
-    return _Unpickler(_Reader(data)).load()
+def _loads(data, buffers=()):
+    return _Unpickler(_Reader(data), buffers=buffers).load()
 
 
 def describe_exception(error):

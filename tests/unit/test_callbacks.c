@@ -131,8 +131,8 @@ static void bad_bindings(void **state)
         {"taken", "f64(f64)", "subhost_bind: taken: taken is bound already", 16,
          SUBHOST_ESTATE},
         {"f", "f64(f64)",
-         "subhost_bind: f: subhost_bind_options: its size field is 3; use "
-         "SUBHOST_BIND_OPTIONS_INIT",
+         "subhost_bind: f: subhost_bind_options: its size field is 3; its "
+         "INIT macro sets it",
          3, SUBHOST_EINVAL},
     };
     subhost_host *host = unit_open();

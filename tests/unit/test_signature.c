@@ -199,7 +199,7 @@ static void errors_of_functions(void **state)
         {"void(buf<str>)", "column 10: a buffer has numbers, as buf<f64>"},
         {"void(buf<f64)", "column 13: expected '>' behind the type, found ')'"},
         {"void(mut i8)", "column 10: only a buf can be mut"},
-        {"void(i8?)", "column 8: '?' is for what can be NULL: str, ptr, buf, fn"},
+        {"void(i8?)", "column 8: '?' is for what can be NULL: str, ptr, buf, buffer, fn"},
         {"void(ptr<>)", "column 10: expected a tag, as ptr<node>, found '>'"},
         {"void(ptr<a b>)", "column 12: expected '>' behind the tag, found 'b'"},
         {"void({})", "column 7: expected a type, found '}'"},
