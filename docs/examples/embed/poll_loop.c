@@ -31,7 +31,7 @@ static int fail(const char *what, subhost_error *err)
 static void on_end(subhost_task *task, void *data)
 {
     (void)data;
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     if (subhost_task_wait(task, 0, &outcome, NULL) == 0)
         printf("%s: %s with %d\n", subhost_task_name(task),
                subhost_outcome_name(outcome.kind), outcome.code);

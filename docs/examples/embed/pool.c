@@ -21,7 +21,7 @@ static void fill(subhost_call *call, int i)
 
 static void print(int i, const subhost_call *call)
 {
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     subhost_item item = SUBHOST_ITEM_INIT;
     size_t at = 0;
     subhost_call_outcome(call, &outcome);
