@@ -28,8 +28,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A struct with its size, and zeros: what the SUBHOST_*_INIT below are. */
 #ifdef __cplusplus
+template <typename T> inline T subhost_sized()
+{
+    T object = T();
+    object.size = sizeof object;
+    return object;
+}
+#define SUBHOST_INIT(type) subhost_sized<type>()
 extern "C" {
+#else
+#define SUBHOST_INIT(type)                                                               \
+    {                                                                                    \
+        .size = sizeof(type)                                                             \
+    }
 #endif
 
 #if defined(__GNUC__)
@@ -142,6 +155,8 @@ typedef struct subhost_policy_key {
     const char *help;     /* one line */
 } subhost_policy_key;
 
+#define SUBHOST_POLICY_KEY_INIT SUBHOST_INIT(subhost_policy_key)
+
 /* The keys, by index; SUBHOST_EINVAL past the end. The caller has set key->size. Any thread,
  * GIL or not, does not block. */
 SUBHOST_API int subhost_policy_key_at(size_t index, subhost_policy_key *key);
@@ -236,10 +251,7 @@ typedef struct subhost_options {
     const char *const *trail_python_events;
 } subhost_options;
 
-#define SUBHOST_OPTIONS_INIT                                                             \
-    {                                                                                    \
-        .size = sizeof(subhost_options)                                                  \
-    }
+#define SUBHOST_OPTIONS_INIT SUBHOST_INIT(subhost_options)
 
 /* Boots CPython on the calling thread, which becomes the main thread, and detaches from
  * it. One host at a time. Main thread, no GIL, blocks for some 10 ms. */
@@ -297,6 +309,8 @@ typedef struct subhost_stats {
     uint64_t trail_lost;   /* because the file did not take them in time */
 } subhost_stats;
 
+#define SUBHOST_STATS_INIT SUBHOST_INIT(subhost_stats)
+
 /* Copies the counters. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_get_stats(subhost_host *host, subhost_stats *stats);
 
@@ -342,10 +356,7 @@ typedef struct subhost_interp_options {
     const subhost_policy *policy;
 } subhost_interp_options;
 
-#define SUBHOST_INTERP_OPTIONS_INIT                                                      \
-    {                                                                                    \
-        .size = sizeof(subhost_interp_options)                                           \
-    }
+#define SUBHOST_INTERP_OPTIONS_INIT SUBHOST_INIT(subhost_interp_options)
 
 /* Starts a driver thread that creates an interpreter. Returns at once; tasks submitted
  * meanwhile wait for it, and have the outcome `failed` if it cannot be created. The host
@@ -419,6 +430,8 @@ typedef struct subhost_outcome {
     int64_t duration;   /* from its start to its end, ns */
 } subhost_outcome;
 
+#define SUBHOST_OUTCOME_INIT SUBHOST_INIT(subhost_outcome)
+
 /* The name of an outcome, "returned"; never NULL. Any thread, does not block. */
 SUBHOST_API const char *subhost_outcome_name(enum subhost_outcome_kind kind);
 
@@ -430,10 +443,7 @@ typedef struct subhost_program {
     const char *const *argv;
 } subhost_program;
 
-#define SUBHOST_PROGRAM_INIT                                                             \
-    {                                                                                    \
-        .size = sizeof(subhost_program)                                                  \
-    }
+#define SUBHOST_PROGRAM_INIT SUBHOST_INIT(subhost_program)
 
 typedef struct subhost_task_options {
     size_t size;
@@ -451,10 +461,7 @@ typedef struct subhost_task_options {
     const subhost_policy *policy;
 } subhost_task_options;
 
-#define SUBHOST_TASK_OPTIONS_INIT                                                        \
-    {                                                                                    \
-        .size = sizeof(subhost_task_options)                                             \
-    }
+#define SUBHOST_TASK_OPTIONS_INIT SUBHOST_INIT(subhost_task_options)
 
 /* Queues a program for the interpreter. The caller owns the handle it gets and frees it
  * with subhost_task_release(), at any time. Any thread, GIL or not, does not block. */
@@ -528,10 +535,7 @@ typedef struct subhost_audit_options {
     void *on_progress_data;
 } subhost_audit_options;
 
-#define SUBHOST_AUDIT_OPTIONS_INIT                                                       \
-    {                                                                                    \
-        .size = sizeof(subhost_audit_options)                                            \
-    }
+#define SUBHOST_AUDIT_OPTIONS_INIT SUBHOST_INIT(subhost_audit_options)
 
 /* Examines, writes the report, and returns the number of findings: 0 when all is as it
  * should be. What is examined runs in throwaway children; a host of its own makes the
@@ -621,10 +625,7 @@ typedef struct subhost_item {
     size_t length;    /* of data in bytes; of a list, tuple or dict: what follows */
 } subhost_item;
 
-#define SUBHOST_ITEM_INIT                                                                \
-    {                                                                                    \
-        .size = sizeof(subhost_item)                                                     \
-    }
+#define SUBHOST_ITEM_INIT SUBHOST_INIT(subhost_item)
 
 /* Reads a value from its beginning: `*at` is 0 before the first call. 1: there was one more
  * item; 0: that was all; a negative code: the bytes make no sense. Any thread. */
@@ -668,10 +669,7 @@ typedef struct subhost_pool_options {
     void *on_done_data;
 } subhost_pool_options;
 
-#define SUBHOST_POOL_OPTIONS_INIT                                                        \
-    {                                                                                    \
-        .size = sizeof(subhost_pool_options)                                             \
-    }
+#define SUBHOST_POOL_OPTIONS_INIT SUBHOST_INIT(subhost_pool_options)
 
 /* Opens a pool; its interpreters come as they are needed. Deadlines, replacements and, with
  * SUBHOST_ISOLATION_PROCESS, the calls themselves need the main thread in
@@ -725,6 +723,8 @@ typedef struct subhost_pool_stats {
     unsigned recycled; /* because of recycle_calls or recycle_growth */
 } subhost_pool_stats;
 
+#define SUBHOST_POOL_STATS_INIT SUBHOST_INIT(subhost_pool_stats)
+
 /* Copies the counters. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_pool_get_stats(subhost_pool *pool, subhost_pool_stats *stats);
 
@@ -742,10 +742,7 @@ typedef struct subhost_bind_options {
     const char *doc; /* of the Python function; NULL: its signature alone */
 } subhost_bind_options;
 
-#define SUBHOST_BIND_OPTIONS_INIT                                                        \
-    {                                                                                    \
-        .size = sizeof(subhost_bind_options)                                             \
-    }
+#define SUBHOST_BIND_OPTIONS_INIT SUBHOST_INIT(subhost_bind_options)
 
 /* Makes a C function callable as subhost.native.NAME, in every interpreter of the host, also
  * in those that run already, and in processes that are forked later. docs/native.md has the
