@@ -1,4 +1,6 @@
-/* A task that blocks, cancelled after 100 ms. */
+/* A task that blocks, cancelled after 100 ms.
+ *
+ *   cc cancel.c $(pkg-config --cflags --libs subhost) -o cancel && ./cancel */
 #include <stdio.h>
 
 #include <subhost.h>

@@ -2,7 +2,9 @@
  *
  * The host's descriptor is one more in the set that the loop polls; when it is readable,
  * subhost_dispatch() with no timeout does what is due, the callbacks included. Nothing
- * here ever waits for a GIL. */
+ * here ever waits for a GIL.
+ *
+ *   cc poll_loop.c $(pkg-config --cflags --libs subhost) -o poll_loop && ./poll_loop */
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -85,8 +87,7 @@ int main(void)
         return 1;
     uint64_t ticks = 0;
 
-    struct pollfd fds[] = {{.fd = subhost_fd(host), .events = POLLIN},
-                           {.fd = timer, .events = POLLIN}};
+    struct pollfd fds[] = {{subhost_fd(host), POLLIN, 0}, {timer, POLLIN, 0}};
     while (running > 0) {
         if (poll(fds, 2, -1) < 0)
             continue; /* EINTR */
