@@ -10,7 +10,7 @@ import shutil
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import BUILD, PYTHON, SOURCE, equal, main, ok, run, skip, test
+from tap import BUILD, PYTHON, SOURCE, equal, main, ok, run, skip, subhost, test
 
 EXAMPLES = SOURCE / "docs" / "examples" / "embed"
 SANITIZED = any(line.startswith("SUBHOST_SANITIZE:STRING=") and not line.rstrip().endswith("=")
@@ -108,6 +108,95 @@ def pkg_config(folder):
         wanted = PROGRAMS[what.split()[0]][1]
         equal((result.status, lines(result.out), result.err), (0, lines(wanted), ""), what,
               result=result)
+
+
+# ---- the pages ----------------------------------------------------------------------
+
+FAIL = """
+static int fail(subhost_error *err)
+{
+    fprintf(stderr, "%s\\n", subhost_error_message(err));
+    subhost_error_free(err);
+    return 1;
+}
+"""
+INCLUDES = "".join(f"#include <{name}>\n" for name in
+                   ("math.h", "stdbool.h", "stdio.h", "stdlib.h", "string.h", "subhost.h"))
+
+
+def sections(page):
+    """{heading: its text}"""
+    parts = re.split(r"^## (.+)$", (SOURCE / page).read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+def blocks(text, kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def around(fragment):
+    """A program of what a page has as a piece: with a host and an interpreter, unless it opens
+    one itself, or must not have one."""
+    own = "subhost_open(" in fragment
+    none = "subhost_audit(" in fragment
+    opened = "" if own or none else ("    subhost_interp *interp;\n    if (subhost_open(NULL, &host, "
+                                     "&err) || subhost_interp_create(host, NULL, &interp, &err))\n"
+                                     "        return fail(err);\n")
+    ended = "" if none else ("    if (subhost_close(host, SUBHOST_CLOSE_FINALIZE, "
+                             "SUBHOST_MSEC(2000), &err))\n        return fail(err);\n")
+    given = "" if own or none else "    subhost_interp_release(interp);\n"
+    host = "" if none else "    subhost_host *host;\n"
+    return (f"{INCLUDES}{FAIL}\nint main(void)\n{{\n    subhost_error *err = NULL;\n{host}{opened}"
+            f"    {{\n{fragment}    }}\n    if (err)\n        return fail(err);\n{given}{ended}"
+            "    return 0;\n}\n")
+
+
+@test
+def the_first_program_of_the_guide(folder):
+    """As its reader does it: the pieces one after another into a file."""
+    text = sections("docs/guide.md")["A first program"]
+    (folder / "scoring.py").write_text("".join(blocks(text, "python")))
+    (folder / "first.c").write_text("\n".join(blocks(text, "c")))
+    if SANITIZED:
+        return skip("first.c", "the build's sanitizer runtime is not in this program")
+    _, env = installed(folder)
+    for language in COMPILERS:
+        program = folder / f"first-{language}"
+        built = build(folder / "first.c", program, language, flags([], env))
+        result = built if built.status else run([program], env=env, cwd=folder)
+        equal((result.status, result.out, result.err), (0, blocks(text, "text")[0], ""),
+              f"first.c as {language}", result=result)
+
+
+@test
+def pieces_of_the_pages(folder):
+    """Each compiles and runs; README.md's program is whole."""
+    if SANITIZED:
+        return skip("pieces", "the build's sanitizer runtime is not in these programs")
+    _, env = installed(folder)
+    libraries = [*flags([], env), "-lm"]
+    jobs = []
+    for heading, text in [*sections("docs/guide.md").items(), *sections("README.md").items()]:
+        for fragment in blocks(text, "c") if heading != "A first program" else []:
+            source = folder / f"piece{len(jobs)}.c"
+            source.write_text(fragment if "int main" in fragment else around(fragment))
+
+            def job(source=source):
+                built = build(source, source.with_suffix(""), "c", libraries)
+                return built if built.status else run([source.with_suffix("")], env=env, cwd=folder,
+                                                      timeout=60)
+
+            jobs.append((f"{heading}: {fragment.splitlines()[0]}", job))
+    ok(len(jobs) >= 6, "there are pieces", count=len(jobs))
+    for what, result in all_of(jobs):
+        equal((result.status, result.err), (0, ""), what, result=result)
+    for heading, text in sections("docs/guide.md").items():
+        for fragment in blocks(text, "python") if heading != "A first program" else []:
+            (folder / "piece.py").write_text(fragment)
+            result = subhost("run", "--native", "libm.so.6:f64 pow(f64 x, f64 y)",
+                             folder / "piece.py")
+            equal((result.status, result.err), (0, ""), f"{heading}: {fragment.splitlines()[0]}",
+                  result=result)
 
 
 @test

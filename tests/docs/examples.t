@@ -16,38 +16,11 @@ SANITIZED = any(line.startswith("SUBHOST_SANITIZE:STRING=") and not line.rstrip(
                 for line in (BUILD / "CMakeCache.txt").read_text().splitlines())
 
 
-def compiled(source, folder, *libraries):
-    """The program, built against the build tree; None after a failed test."""
-    program = folder / source.stem
-    library = BUILD / "lib"
-    result = run(["cc", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
-                  source, f"-I{SOURCE / 'embed'}", library / "libsubhost.so",
-                  f"-Wl,-rpath,{library}", *libraries, "-o", program])
-    ok(result.status == 0, f"{source.name} compiles", result=result)
-    return program if result.status == 0 else None
-
-
 def blocks(page, kind):
     """(line, text) of the fenced blocks of a kind."""
     text = (SOURCE / page).read_text()
     for match in re.finditer(rf"^```{kind}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         yield text.count("\n", 0, match.start()) + 1, match[1]
-
-
-@test
-def embed_in_the_readme(folder):
-    """The README's program is hello.c, shortened: it must compile as well."""
-    programs = [block for block in blocks("README.md", "c") if "int main" in block[1]]
-    ok(programs, "the README has a program")
-    for line, text in programs:
-        source = folder / f"readme_{line}.c"
-        source.write_text(text)
-        if SANITIZED:
-            skip(f"README.md:{line}", "the build's sanitizer runtime is not in this program")
-        elif program := compiled(source, folder):
-            result = run([program])
-            equal((result.status, result.out), (0, "hello\nreturned\n"), f"README.md:{line} runs",
-                  result=result)
 
 
 def commands(block):
