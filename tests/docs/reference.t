@@ -2,6 +2,7 @@
 """The pages that are made from the sources, or list what is in them, are up to date."""
 import pathlib
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,18 @@ def reference(folder):
     equal(declared - headings, set(), "each function has its heading")
     man = (DOCS / "subhost.3").read_text().split(".Sh DESCRIPTION")[0]
     equal(declared - set(re.findall(r"\b(subhost_\w+)\(", man)), set(), "and is in the man page")
+
+
+@test
+def effects(folder):
+    """The comment of each function says on which thread it may be called; of those that follow one
+    another without a word, and of values, where one line stands for many, the first does."""
+    made = runpy.run_path(str(DOCS / "make-reference"))
+    without = [made["name_of"](declaration) for _, comment, declaration in made["read"]()[1]
+               if not declaration.startswith(("#", "typedef", "enum", "struct"))
+               and not re.search(r"\bthreads?\b|As subhost_\w+\(\)\.$", comment, re.IGNORECASE)]
+    equal([name for name in without if name not in ("subhost_value_begin", "subhost_value_end")], [],
+          "each has its effect line")
 
 
 @test
