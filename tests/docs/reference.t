@@ -67,6 +67,13 @@ def private_symbols(folder):
     exported = {name for name in exported if not re.match("__?(asan|ubsan|tsan|odr)", name)}
     replaced = set(re.findall(r"^`(Py\w+)`:", text, re.MULTILINE))
     equal(listed | replaced, exported, "the interposed functions are those that the library exports")
+    used = set()
+    for path in (*(SOURCE / "embed").glob("*.c"), *(SOURCE / "audit").glob("*.c")):
+        code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+        used |= set(re.findall(r"\b_Py[A-Z]\w+", code))
+        used |= set(re.findall(r'dlsym\(RTLD_\w+,\s*"(\w+)"\)', code))
+    missing = {name for name in used if not re.search(rf"`{name}`", text)}
+    equal(missing, set(), "CPython's private names, and what is looked up by dlsym(), are listed")
 
 
 @test
