@@ -30,6 +30,7 @@ struct subhost_callback {
     struct native_call *call;  /* the one that it was lent to, or NULL */
     const struct signature *signature;
     bool owns_signature;
+    bool numbers;         /* and nothing else: no way but that of numbers below */
     void *closure, *code; /* libffi's */
 };
 
@@ -195,6 +196,68 @@ static PyObject *call_python(const subhost_callback *callback,
     return result;
 }
 
+/* ---- numbers ---------------------------------------------------------------------- */
+
+/* Most callbacks have numbers alone, and many are called a million times, as qsort()'s. What
+ * these need of the above is no more than this. */
+static bool has_only_numbers(const struct signature *s)
+{
+    for (size_t i = 0; i < s->n_params; i++)
+        if (s->params[i].way != SIG_VALUE || s->params[i].type.kind > SIG_BOOL)
+            return false;
+    return true;
+}
+
+static inline PyObject *number(enum sig_kind kind, const void *from)
+{
+    switch (kind) {
+    case SIG_I32:
+        return PyLong_FromLong(*(const int32_t *)from);
+    case SIG_I64:
+        return PyLong_FromLongLong(*(const int64_t *)from);
+    case SIG_F64:
+        return PyFloat_FromDouble(*(const double *)from);
+    default:
+        return subhost__value_to_python(&(struct sig_type){.kind = kind}, NULL, from);
+    }
+}
+
+static PyObject *call_with_numbers(const struct signature *s, PyObject *callable,
+                                   void **args)
+{
+    PyObject *values[1 + SIG_MAX_PARAMS], *result = NULL;
+    size_t n = 0;
+    while (n < s->n_params && (values[1 + n] = number(s->params[n].type.kind, args[n])))
+        n++;
+    vectorcallfunc function = PyVectorcall_Function(callable);
+    if (n == s->n_params)
+        result = (function ? function : PyObject_Vectorcall)(
+            callable, values + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    while (n > 0)
+        Py_DECREF(values[n--]); /* runs no code of anybody's, so an exception stays */
+    return result;
+}
+
+/* False, without an exception: not as simple as that. */
+static inline bool give_number(enum sig_kind kind, PyObject *object, void *to)
+{
+    if (kind == SIG_I32 && PyLong_CheckExact(object)) {
+        int overflow;
+        long value = PyLong_AsLongAndOverflow(object, &overflow);
+        if (overflow || value != (int32_t)value)
+            return false;
+        *(ffi_sarg *)to = value;
+        return true;
+    }
+    if (kind == SIG_F64 && PyFloat_CheckExact(object)) {
+        *(double *)to = PyFloat_AS_DOUBLE(object);
+        return true;
+    }
+    return kind == SIG_VOID;
+}
+
+/* ---- the result ------------------------------------------------------------------- */
+
 static bool give_result(const subhost_callback *callback,
                         const struct native_types *types, PyObject *object, void *to)
 {
@@ -223,6 +286,19 @@ static bool give_result(const subhost_callback *callback,
         memcpy(to, value, size);
     if (value != small)
         free(value);
+    return ok;
+}
+
+/* False with an exception: `result` is as it was. */
+static bool invoke(const subhost_callback *callback, const struct native_types *types,
+                   PyObject *callable, void *result, void **args)
+{
+    const struct signature *s = callback->signature;
+    PyObject *object = callback->numbers ? call_with_numbers(s, callable, args)
+                                         : call_python(callback, types, callable, args);
+    bool ok = object && (give_number(s->result.kind, object, result) ||
+                         give_result(callback, types, object, result));
+    Py_XDECREF(object);
     return ok;
 }
 
@@ -277,11 +353,8 @@ static bool run(const subhost_callback *callback, void *result, void **args)
     PyObject *outer = PyErr_GetRaisedException();
     struct held held = {0};
     bool ok = false;
-    if (hold(callback, &held)) {
-        PyObject *object = call_python(callback, &held.types, held.callable, args);
-        ok = object && give_result(callback, &held.types, object, result);
-        Py_XDECREF(object);
-    }
+    if (hold(callback, &held))
+        ok = invoke(callback, &held.types, held.callable, result, args);
     if (PyErr_Occurred())
         pass_on(callback, call, held.callable);
     let_go(&held);
@@ -301,10 +374,7 @@ static void run_lent(const subhost_callback *callback, struct native_call *call,
         bool attach = call->released && !PyThreadState_GetUnchecked();
         if (attach)
             PyEval_RestoreThread(call->tstate);
-        PyObject *object =
-            call_python(callback, &callback->types, callback->callable, args);
-        ok = object && give_result(callback, &callback->types, object, result);
-        Py_XDECREF(object);
+        ok = invoke(callback, &callback->types, callback->callable, result, args);
         if (!ok)
             call->exception = PyErr_GetRaisedException();
         if (attach)
@@ -393,6 +463,7 @@ static subhost_callback *make(subhost_interp *interp, const struct signature *si
     subhost__interp_ref(interp);
     callback->signature = signature;
     callback->owns_signature = owns_signature;
+    callback->numbers = has_only_numbers(signature);
     callback->closure = ffi_closure_alloc(sizeof(ffi_closure), &callback->code);
     if (!callback->closure ||
         ffi_prep_closure_loc(callback->closure, (ffi_cif *)&signature->cif, enter,

@@ -180,7 +180,7 @@ struct subhost_interp {
     atomic_ullong handlers_run;       /* handlers of the program called so far */
 
     /* Of the main loop alone: pokes until everything has been noticed. */
-    int64_t next_poke_at; /* 0: none due */
+    _Atomic int64_t next_poke_at; /* 0: none due; a driver that gives up sets it, too */
     int64_t poke_interval;
     int64_t poke_since;
 };

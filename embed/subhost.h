@@ -15,13 +15,14 @@
  * - Structs that the caller fills start with their size (SUBHOST_*_INIT sets it); an
  *   older, shorter struct works: what it lacks has its default. What a newer, longer one
  *   has beyond must be zero, which is its default.
+ * - Options may be NULL, but for subhost_audit(): all of them have their defaults.
  * - Strings that go in are copied before the function returns. Strings that come out
  *   belong to the object they came from, unless said otherwise.
  * - The library never exits, aborts or prints over a caller's mistake.
  *
  * The effect line of each function says: the thread it may be called from (main: the
  * thread that opened the host; any: every thread, hosted or not), whether a GIL may be
- * held, and whether it may block.
+ * held, and whether it may block. "Any thread." alone: GIL or not, does not block.
  */
 #ifndef SUBHOST_H
 #define SUBHOST_H
@@ -29,8 +30,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A struct with its size, and zeros: what the SUBHOST_*_INIT below are. */
 #ifdef __cplusplus
+template <typename T> inline T subhost_sized()
+{
+    T object = T();
+    object.size = sizeof object;
+    return object;
+}
+#define SUBHOST_INIT(type) subhost_sized<type>()
 extern "C" {
+#else
+#define SUBHOST_INIT(type)                                                               \
+    {                                                                                    \
+        .size = sizeof(type)                                                             \
+    }
 #endif
 
 #if defined(__GNUC__)
@@ -89,69 +103,13 @@ SUBHOST_API const char *subhost_version_details(void);
  * Any thread, GIL or not, does not block. */
 SUBHOST_API int subhost_duration(const char *text, int64_t *ns);
 
-/* ---- policies ------------------------------------------------------------------- */
-
-/* What hosted code may do, and how the host treats it: docs/policy.md has the keys. */
-typedef struct subhost_policy subhost_policy;
-
-/* Loads a preset by its name, or a TOML file by its path; NULL: the preset "default". The
- * caller owns it. A file with problems is SUBHOST_EINVAL; the error has the first of them,
- * subhost_policy_check() all. Where no host is open, CPython is started for a file, and ended
- * again. Any thread (main, when no host is open), no GIL, blocks for a file. */
-SUBHOST_API int subhost_policy_load(const char *name, subhost_policy **policy,
-                                    subhost_error **err);
-/* Sets one key: "exec.allow=false". `origin` is what subhost_policy_show() says of it; NULL:
- * "--set". Not while another thread uses the policy. Any thread, GIL or not, does not
- * block. */
-SUBHOST_API int subhost_policy_set(subhost_policy *policy, const char *assignment,
-                                   const char *origin, subhost_error **err);
-/* The value of a key, as subhost_policy_set() takes it; NULL: no such key. Owned by the
- * policy, until it is asked for the same key again. Any thread, GIL or not, does not block. */
-SUBHOST_API const char *subhost_policy_get(subhost_policy *policy, const char *key);
-/* 0, or SUBHOST_EINVAL with two keys that cannot be together. What takes a policy asks it.
- * Any thread, GIL or not, does not block. */
-SUBHOST_API int subhost_policy_is_valid(const subhost_policy *policy,
-                                        subhost_error **err);
-/* Every key with its value and where that came from, as a policy file would have it; NULL:
- * out of memory. Owned by the policy, until the next call. Any thread, GIL or not, does not
- * block. */
-SUBHOST_API const char *subhost_policy_show(subhost_policy *policy);
-/* Reads a policy as subhost_policy_load() does, and calls `problem` for each problem: "FILE:
- * LINE: KEY: what is wrong". Returns how many there are, or a negative code when it could not
- * be read. As subhost_policy_load(). */
-SUBHOST_API int subhost_policy_check(const char *name,
-                                     void (*problem)(const char *line, void *data),
-                                     void *data, subhost_error **err);
-/* Frees it; NULL is allowed. Who was given the policy keeps a copy. Any thread, GIL or not,
- * does not block. */
-SUBHOST_API void subhost_policy_free(subhost_policy *policy);
-
-/* The presets, by index: the name, and whom it serves in `*serves`, if that is not NULL; NULL
- * past the end. Any thread, GIL or not, does not block. */
-SUBHOST_API const char *subhost_policy_preset_at(size_t index, const char **serves);
-
-/* One key. */
-typedef struct subhost_policy_key {
-    size_t size;
-    const char *name; /* "cancel.grace" */
-    const char
-        *type; /* "true|false", "word", "number", "duration", "size", "words", "text" */
-    const char *allowed;  /* the words, "least..most", or "" */
-    const char *value;    /* the default */
-    const char *narrower; /* what of its values is the narrower one; "-": none */
-    const char *scope;    /* "host", "interpreter" or "task": for what it can be set */
-    const char *help;     /* one line */
-} subhost_policy_key;
-
-/* The keys, by index; SUBHOST_EINVAL past the end. The caller has set key->size. Any thread,
- * GIL or not, does not block. */
-SUBHOST_API int subhost_policy_key_at(size_t index, subhost_policy_key *key);
-
 /* ---- the host ------------------------------------------------------------------- */
 
 typedef struct subhost_host subhost_host;
 typedef struct subhost_interp subhost_interp;
 typedef struct subhost_task subhost_task;
+/* What hosted code may do, and how the host treats it: docs/policy.md has the keys. */
+typedef struct subhost_policy subhost_policy;
 
 enum subhost_doorbell {
     SUBHOST_DOORBELL_AUTO = 0,   /* the pending call where its self-check passes */
@@ -237,10 +195,7 @@ typedef struct subhost_options {
     const char *const *trail_python_events;
 } subhost_options;
 
-#define SUBHOST_OPTIONS_INIT                                                             \
-    {                                                                                    \
-        .size = sizeof(subhost_options)                                                  \
-    }
+#define SUBHOST_OPTIONS_INIT SUBHOST_INIT(subhost_options)
 
 /* Boots CPython on the calling thread, which becomes the main thread, and detaches from
  * it. One host at a time. Main thread, no GIL, blocks for some 10 ms. */
@@ -298,7 +253,10 @@ typedef struct subhost_stats {
     uint64_t trail_lost;   /* because the file did not take them in time */
 } subhost_stats;
 
-/* Copies the counters. Any thread, GIL or not, does not block. */
+#define SUBHOST_STATS_INIT SUBHOST_INIT(subhost_stats)
+
+/* Copies the counters; the caller has set stats->size. Any thread, GIL or not, does not
+ * block. */
 SUBHOST_API void subhost_get_stats(subhost_host *host, subhost_stats *stats);
 
 /* Waits until the trail's file has all that was noted so far; 0 without a trail, and in a
@@ -343,10 +301,7 @@ typedef struct subhost_interp_options {
     const subhost_policy *policy;
 } subhost_interp_options;
 
-#define SUBHOST_INTERP_OPTIONS_INIT                                                      \
-    {                                                                                    \
-        .size = sizeof(subhost_interp_options)                                           \
-    }
+#define SUBHOST_INTERP_OPTIONS_INIT SUBHOST_INIT(subhost_interp_options)
 
 /* Starts a driver thread that creates an interpreter. Returns at once; tasks submitted
  * meanwhile wait for it, and have the outcome `failed` if it cannot be created. The host
@@ -420,7 +375,9 @@ typedef struct subhost_outcome {
     int64_t duration;   /* from its start to its end, ns */
 } subhost_outcome;
 
-/* The name of an outcome, "returned"; never NULL. Any thread, does not block. */
+#define SUBHOST_OUTCOME_INIT SUBHOST_INIT(subhost_outcome)
+
+/* The name of an outcome, "returned"; never NULL. Any thread. */
 SUBHOST_API const char *subhost_outcome_name(enum subhost_outcome_kind kind);
 
 typedef struct subhost_program {
@@ -431,10 +388,7 @@ typedef struct subhost_program {
     const char *const *argv;
 } subhost_program;
 
-#define SUBHOST_PROGRAM_INIT                                                             \
-    {                                                                                    \
-        .size = sizeof(subhost_program)                                                  \
-    }
+#define SUBHOST_PROGRAM_INIT SUBHOST_INIT(subhost_program)
 
 typedef struct subhost_task_options {
     size_t size;
@@ -452,10 +406,7 @@ typedef struct subhost_task_options {
     const subhost_policy *policy;
 } subhost_task_options;
 
-#define SUBHOST_TASK_OPTIONS_INIT                                                        \
-    {                                                                                    \
-        .size = sizeof(subhost_task_options)                                             \
-    }
+#define SUBHOST_TASK_OPTIONS_INIT SUBHOST_INIT(subhost_task_options)
 
 /* Queues a program for the interpreter. The caller owns the handle it gets and frees it
  * with subhost_task_release(), at any time. Any thread, GIL or not, does not block. */
@@ -470,17 +421,75 @@ SUBHOST_API int subhost_submit(subhost_interp *interp, const subhost_program *pr
 SUBHOST_API int subhost_task_wait(subhost_task *task, int64_t timeout,
                                   subhost_outcome *outcome, subhost_error **err);
 
-/* Asks for the task's end; what follows is the ladder described in docs/cancel.md. A
- * second request changes nothing. Any thread, GIL or not, does not block, not from a
- * signal handler. */
+/* Asks for the task's end; what follows is the ladder described in docs/cancel.md. `text` is
+ * what subhost.Cancelled has as its reason; NULL: that of `reason`. A second request changes
+ * nothing, and neither does one after the task's end. Any thread, GIL or not, does not block,
+ * not from a signal handler. */
 SUBHOST_API void subhost_task_cancel(subhost_task *task, enum subhost_reason reason,
                                      const char *text);
 
-/* The task's name; owned by the task. Any thread, does not block. */
+/* The task's name; owned by the task. Any thread. */
 SUBHOST_API const char *subhost_task_name(const subhost_task *task);
 
 /* Gives the handle back; NULL is allowed. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_task_release(subhost_task *task);
+
+/* ---- policies ------------------------------------------------------------------- */
+
+/* Loads a preset by its name, or a TOML file by its path; NULL: the preset "default". The
+ * caller owns it. A file with problems is SUBHOST_EINVAL; the error has the first of them,
+ * subhost_policy_check() all. Where no host is open, CPython is started for a file, and ended
+ * again. Any thread (main, when no host is open), no GIL, blocks for a file. */
+SUBHOST_API int subhost_policy_load(const char *name, subhost_policy **policy,
+                                    subhost_error **err);
+/* Sets one key: "exec.allow=false". `origin` is what subhost_policy_show() says of it; NULL:
+ * "--set". Not while another thread uses the policy. Any thread, GIL or not, does not
+ * block. */
+SUBHOST_API int subhost_policy_set(subhost_policy *policy, const char *assignment,
+                                   const char *origin, subhost_error **err);
+/* The value of a key, as subhost_policy_set() takes it; NULL: no such key. Owned by the
+ * policy, until it is asked for the same key again. Any thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_policy_get(subhost_policy *policy, const char *key);
+/* 0, or SUBHOST_EINVAL with two keys that cannot be together. What takes a policy asks it.
+ * Any thread, GIL or not, does not block. */
+SUBHOST_API int subhost_policy_is_valid(const subhost_policy *policy,
+                                        subhost_error **err);
+/* Every key with its value and where that came from, as a policy file would have it; NULL:
+ * out of memory. Owned by the policy, until the next call. Any thread, GIL or not, does not
+ * block. */
+SUBHOST_API const char *subhost_policy_show(subhost_policy *policy);
+/* Reads a policy as subhost_policy_load() does, and calls `problem` for each problem: "FILE:
+ * LINE: KEY: what is wrong". Returns how many there are, or a negative code when it could not
+ * be read. As subhost_policy_load(). */
+SUBHOST_API int subhost_policy_check(const char *name,
+                                     void (*problem)(const char *line, void *data),
+                                     void *data, subhost_error **err);
+/* Frees it; NULL is allowed. Who was given the policy keeps a copy. Any thread, GIL or not,
+ * does not block. */
+SUBHOST_API void subhost_policy_free(subhost_policy *policy);
+
+/* The presets, by index: the name, and whom it serves in `*serves`, if that is not NULL; NULL
+ * past the end. Any thread, GIL or not, does not block. */
+SUBHOST_API const char *subhost_policy_preset_at(size_t index, const char **serves);
+
+/* One key. */
+typedef struct subhost_policy_key {
+    size_t size;
+    const char *name; /* "cancel.grace" */
+    const char
+        *type; /* "true|false", "word", "number", "duration", "size", "words", "text" */
+    const char *allowed;  /* the words, "least..most", or "" */
+    const char *value;    /* the default */
+    const char *narrower; /* what of its values is the narrower one; "-": none */
+    const char *scope;    /* "host", "interpreter" or "task": for what it can be set */
+    const char *help;     /* one line */
+} subhost_policy_key;
+
+#define SUBHOST_POLICY_KEY_INIT SUBHOST_INIT(subhost_policy_key)
+
+/* The keys, by index; SUBHOST_EINVAL past the end. The caller has set key->size. Any thread,
+ * GIL or not, does not block. */
+SUBHOST_API int subhost_policy_key_at(size_t index, subhost_policy_key *key);
 
 /* ---- audits --------------------------------------------------------------------- */
 
@@ -529,10 +538,7 @@ typedef struct subhost_audit_options {
     void *on_progress_data;
 } subhost_audit_options;
 
-#define SUBHOST_AUDIT_OPTIONS_INIT                                                       \
-    {                                                                                    \
-        .size = sizeof(subhost_audit_options)                                            \
-    }
+#define SUBHOST_AUDIT_OPTIONS_INIT SUBHOST_INIT(subhost_audit_options)
 
 /* Examines, writes the report, and returns the number of findings: 0 when all is as it
  * should be. What is examined runs in throwaway children; a host of its own makes the
@@ -561,10 +567,7 @@ typedef struct subhost_memory {
     const size_t *shape;
 } subhost_memory;
 
-#define SUBHOST_MEMORY_INIT                                                              \
-    {                                                                                    \
-        .size = sizeof(subhost_memory)                                                   \
-    }
+#define SUBHOST_MEMORY_INIT SUBHOST_INIT(subhost_memory)
 
 #define SUBHOST_DIMENSIONS 16
 
@@ -622,11 +625,11 @@ enum subhost_value_kind {
 /* One value, or a part of one that is being put together. */
 typedef struct subhost_value subhost_value;
 
-/* The name of a kind, "list"; never NULL. Any thread, does not block. */
+/* The name of a kind, "list"; never NULL. Any thread. */
 SUBHOST_API const char *subhost_value_kind_name(enum subhost_value_kind kind);
 
-/* An empty value, to be freed with subhost_value_free(). Any thread, GIL or not, does not
- * block. Neither do the functions below; one thread at a time may use a value. */
+/* An empty value, to be freed with subhost_value_free(). Any thread; one at a time may use a
+ * value. */
 SUBHOST_API int subhost_value_new(subhost_value **value, subhost_error **err);
 /* Frees it; NULL is allowed. Any thread, GIL or not, does not block. */
 SUBHOST_API void subhost_value_free(subhost_value *value);
@@ -639,16 +642,16 @@ SUBHOST_API void subhost_value_clear(subhost_value *value);
 SUBHOST_API int subhost_value_add_none(subhost_value *value);
 SUBHOST_API int subhost_value_add_bool(subhost_value *value, int truth);
 SUBHOST_API int subhost_value_add_int(subhost_value *value, int64_t integer);
-/* Two's complement, little-endian. */
+/* Two's complement, little-endian. Any thread. */
 SUBHOST_API int subhost_value_add_bigint(subhost_value *value, const void *bytes,
                                          size_t length);
 SUBHOST_API int subhost_value_add_float(subhost_value *value, double number);
-/* UTF-8. What is not, is found where the value becomes an object. */
+/* UTF-8. What is not, is found where the value becomes an object. Any thread. */
 SUBHOST_API int subhost_value_add_str(subhost_value *value, const char *text,
                                       size_t length);
 SUBHOST_API int subhost_value_add_bytes(subhost_value *value, const void *bytes,
                                         size_t length);
-/* A JSON text, of which the interpreter makes an object by json.loads(). */
+/* A JSON text, of which the interpreter makes an object by json.loads(). Any thread. */
 SUBHOST_API int subhost_value_add_json(subhost_value *value, const char *text,
                                        size_t length);
 /* By reference: a memoryview in Python. The value takes a reference of its own. */
@@ -681,10 +684,7 @@ typedef struct subhost_item {
     subhost_buffer *buffer; /* the value's; subhost_buffer_hold() to have it longer */
 } subhost_item;
 
-#define SUBHOST_ITEM_INIT                                                                \
-    {                                                                                    \
-        .size = sizeof(subhost_item)                                                     \
-    }
+#define SUBHOST_ITEM_INIT SUBHOST_INIT(subhost_item)
 
 /* Reads a value from its beginning: `*at` is 0 before the first call. 1: there was one more
  * item; 0: that was all; a negative code: the bytes make no sense. Any thread. */
@@ -728,10 +728,7 @@ typedef struct subhost_pool_options {
     void *on_done_data;
 } subhost_pool_options;
 
-#define SUBHOST_POOL_OPTIONS_INIT                                                        \
-    {                                                                                    \
-        .size = sizeof(subhost_pool_options)                                             \
-    }
+#define SUBHOST_POOL_OPTIONS_INIT SUBHOST_INIT(subhost_pool_options)
 
 /* Opens a pool; its interpreters come as they are needed. Deadlines, replacements and, with
  * SUBHOST_ISOLATION_PROCESS, the calls themselves need the main thread in
@@ -752,11 +749,11 @@ SUBHOST_API int subhost_call_new(subhost_function *function, void *data,
                                  subhost_call **call, subhost_error **err);
 SUBHOST_API void subhost_call_free(subhost_call *call);
 SUBHOST_API void *subhost_call_data(const subhost_call *call);
-/* The one argument; clear it before the next use. Not while it is in the pool. */
+/* The one argument; clear it before the next use. Not while it is in the pool. Any thread. */
 SUBHOST_API subhost_value *subhost_call_argument(subhost_call *call);
 /* What came of it, after subhost_pool_take(): the result of one that has SUBHOST_RETURNED;
  * of any other the outcome's detail says what happened ("ValueError: ..."), and the
- * traceback, which may be "", where. Owned by the call until it is used again. */
+ * traceback, which may be "", where. Owned by the call until it is used again. Any thread. */
 SUBHOST_API const subhost_value *subhost_call_result(const subhost_call *call);
 SUBHOST_API void subhost_call_outcome(const subhost_call *call, subhost_outcome *outcome);
 SUBHOST_API const char *subhost_call_traceback(const subhost_call *call);
@@ -785,13 +782,17 @@ typedef struct subhost_pool_stats {
     unsigned recycled; /* because of recycle_calls or recycle_growth */
 } subhost_pool_stats;
 
-/* Copies the counters. Any thread, GIL or not, does not block. */
+#define SUBHOST_POOL_STATS_INIT SUBHOST_INIT(subhost_pool_stats)
+
+/* Copies the counters; the caller has set stats->size. Any thread, GIL or not, does not
+ * block. */
 SUBHOST_API void subhost_pool_get_stats(subhost_pool *pool, subhost_pool_stats *stats);
 
 /* Cancels what runs, ends the interpreters. All calls are the caller's again; what has not
  * run is SUBHOST_CANCELLED. Main thread, no GIL, blocks up to `grace` plus 100 ms. */
 SUBHOST_API int subhost_pool_close(subhost_pool *pool, int64_t grace,
                                    subhost_error **err);
+
 /* ---- C functions for Python ------------------------------------------------------ */
 
 /* Any function: it is called as its signature says. Cast to it: (subhost_native_function)pow. */
@@ -802,10 +803,7 @@ typedef struct subhost_bind_options {
     const char *doc; /* of the Python function; NULL: its signature alone */
 } subhost_bind_options;
 
-#define SUBHOST_BIND_OPTIONS_INIT                                                        \
-    {                                                                                    \
-        .size = sizeof(subhost_bind_options)                                             \
-    }
+#define SUBHOST_BIND_OPTIONS_INIT SUBHOST_INIT(subhost_bind_options)
 
 /* Makes a C function callable as subhost.native.NAME, in every interpreter of the host, also
  * in those that run already, and in processes that are forked later. docs/native.md has the

@@ -296,7 +296,7 @@ static bool run(struct map *map)
 
 static void print_stats(struct map *map)
 {
-    subhost_pool_stats stats = {.size = sizeof stats};
+    subhost_pool_stats stats = SUBHOST_POOL_STATS_INIT;
     subhost_pool_get_stats(map->pool, &stats);
     fprintf(stderr,
             "subhost: items %llu read, %llu done before, %llu written, %llu not ok\n"

@@ -85,7 +85,7 @@ static void print_failure(struct writer *writer, uint64_t index, const char *kin
 static void print_item(struct writer *writer, struct item *item)
 {
     struct text *out = &writer->out;
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     if (item->is_bad) {
         print_failure(writer, item->index, "bad-input", item->error.data,
                       item->error.size, "");
@@ -175,7 +175,7 @@ static void take(struct writer *writer, subhost_call *call)
 {
     struct map *map = writer->map;
     struct item *item = subhost_call_data(call);
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     subhost_call_outcome(call, &outcome);
     if (ends_run(map, &outcome, call))
         return;

@@ -104,7 +104,7 @@ static void print_help(void)
          "some,\n"
          "          125 it could not be read\n\n"
          "Keys, their defaults, and what they may be:");
-    subhost_policy_key key = {.size = sizeof key};
+    subhost_policy_key key = SUBHOST_POLICY_KEY_INIT;
     for (size_t i = 0; subhost_policy_key_at(i, &key) == 0; i++) {
         const char *allowed = *key.allowed ? key.allowed : key.type;
         printf("\n  %s = %s  (%s)\n      %s\n", key.name, *key.value ? key.value : "\"\"",

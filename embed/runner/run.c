@@ -65,7 +65,7 @@ static int check_file(const char *path)
 static void on_end(subhost_task *task, void *data)
 {
     struct run *run = data;
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     subhost_task_wait(task, 0, &outcome, NULL);
     run->running--;
     if (outcome.kind == SUBHOST_FAILED)
@@ -101,7 +101,7 @@ static void on_signal(subhost_host *host, const subhost_signal_event *event, voi
 
 void run_print_stats(subhost_host *host)
 {
-    subhost_stats stats = {.size = sizeof stats};
+    subhost_stats stats = SUBHOST_STATS_INIT;
     struct rusage usage;
     subhost_get_stats(host, &stats);
     getrusage(RUSAGE_SELF, &usage);
@@ -128,7 +128,7 @@ void run_print_stats(subhost_host *host)
 /* Nobody should take a trail with holes for a whole one. */
 void run_check_trail(subhost_host *host)
 {
-    subhost_stats stats = {.size = sizeof stats};
+    subhost_stats stats = SUBHOST_STATS_INIT;
     subhost_error *err = NULL;
     if (subhost_trail_flush(host, TRAIL_PATIENCE, &err) != 0)
         fprintf(stderr, "subhost: the trail is not complete: %s\n",

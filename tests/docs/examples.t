@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # timeout: 180
-"""The documentation's programs: the C examples compile and do what they say, the console
-snippets of the pages print what stands there, the census counts right."""
+"""The documentation's programs: the console snippets of the pages print what stands there, the
+census counts right. embed.t has those in C."""
 import os
 import pathlib
 import re
@@ -16,95 +16,11 @@ SANITIZED = any(line.startswith("SUBHOST_SANITIZE:STRING=") and not line.rstrip(
                 for line in (BUILD / "CMakeCache.txt").read_text().splitlines())
 
 
-def compiled(source, folder, *libraries):
-    """The program, built against the build tree; None after a failed test."""
-    program = folder / source.stem
-    library = BUILD / "lib"
-    result = run(["cc", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
-                  source, f"-I{SOURCE / 'embed'}", library / "libsubhost.so",
-                  f"-Wl,-rpath,{library}", *libraries, "-o", program])
-    ok(result.status == 0, f"{source.name} compiles", result=result)
-    return program if result.status == 0 else None
-
-
-def prints(name, folder, out, *libraries):
-    if SANITIZED:
-        skip(name, "the build's sanitizer runtime is not in this program")
-        return
-    program = compiled(EXAMPLES / "embed" / name, folder, *libraries)
-    if program:
-        result = run([program])
-        equal((result.status, result.out, result.err), (0, out, ""), f"{name} runs",
-              result=result)
-
-
-@test
-def embed_hello(folder):
-    prints("hello.c", folder, "hello from cpython\noutcome: exited, status 7\n")
-
-
-@test
-def embed_poll_loop(folder):
-    prints("poll_loop.c", folder, "worker/0: exited with 10\nworker/1: exited with 11\n"
-           "the loop ticked meanwhile: yes\n")
-
-
-@test
-def embed_cancel(folder):
-    prints("cancel.c", folder, "after 100 ms: the deadline passed\ncleaning up: no longer needed\n"
-           "outcome: cancelled (subhost.Cancelled: no longer needed)\n")
-
-
-@test
-def embed_pool(folder):
-    prints("pool.c", folder, "0: float 4\n1: float 3\n2: raised: ValueError: "
-           f"{math_domain_error()}\n3: float 1\n")
-
-
-def math_domain_error():
-    """As this CPython says it."""
-    return run([PYTHON, "-c", "import math\ntry: math.sqrt(-2.0)\n"
-                "except ValueError as e: print(e)"]).out.strip()
-
-
-@test
-def embed_qsort(folder):
-    prints("qsort.c", folder, "worker 0: sorted\nworker 1: sorted\n")
-
-
-@test
-def embed_sqlite(folder):
-    prints("sqlite.c", folder, "worker 0: [['1', '3'], ['2', '6'], ['40', '120']]\n"
-           "worker 1: [['1', '4'], ['2', '7'], ['40', '121']]\n", "-lsqlite3")
-
-
-@test
-def embed_zlib(folder):
-    prints("zlib.c", folder, "1900 bytes, smaller: True the same again: True\ncrc 0x1208b3cf\n"
-           "uncompress() failed: it returned -5 -5\n", "-lz")
-
-
 def blocks(page, kind):
     """(line, text) of the fenced blocks of a kind."""
     text = (SOURCE / page).read_text()
     for match in re.finditer(rf"^```{kind}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         yield text.count("\n", 0, match.start()) + 1, match[1]
-
-
-@test
-def embed_in_the_readme(folder):
-    """The README's program is hello.c, shortened: it must compile as well."""
-    programs = [block for block in blocks("README.md", "c") if "int main" in block[1]]
-    ok(programs, "the README has a program")
-    for line, text in programs:
-        source = folder / f"readme_{line}.c"
-        source.write_text(text)
-        if SANITIZED:
-            skip(f"README.md:{line}", "the build's sanitizer runtime is not in this program")
-        elif program := compiled(source, folder):
-            result = run([program])
-            equal((result.status, result.out), (0, "hello\nreturned\n"), f"README.md:{line} runs",
-                  result=result)
 
 
 def commands(block):

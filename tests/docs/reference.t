@@ -2,11 +2,13 @@
 """The pages that are made from the sources, or list what is in them, are up to date."""
 import pathlib
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import BUILD, PYTHON, SOURCE, equal, main, ok, run, subhost, test
+from tap import BUILD, PYTHON, SOURCE, equal, main, ok, run, skip, subhost, test
 
 DOCS = SOURCE / "docs"
 
@@ -14,11 +16,26 @@ DOCS = SOURCE / "docs"
 @test
 def reference(folder):
     result = run([PYTHON, DOCS / "make-reference", "--check"])
-    ok(result.status == 0, "docs/reference.md is what docs/make-reference writes", result=result)
+    ok(result.status == 0, "docs/reference.md and subhost.3 are what docs/make-reference writes",
+       result=result)
     header = re.sub(r"/\*.*?\*/", "", (SOURCE / "embed/subhost.h").read_text(), flags=re.DOTALL)
     declared = set(re.findall(r"SUBHOST_API[^;{]*?\b(subhost_\w+)\s*\(", header))
     headings = set(re.findall(r"^### (\w+)$", (DOCS / "reference.md").read_text(), re.MULTILINE))
     equal(declared - headings, set(), "each function has its heading")
+    man = (DOCS / "subhost.3").read_text().split(".Sh DESCRIPTION")[0]
+    equal(declared - set(re.findall(r"\b(subhost_\w+)\(", man)), set(), "and is in the man page")
+
+
+@test
+def effects(folder):
+    """The comment of each function says on which thread it may be called; of those that follow one
+    another without a word, and of values, where one line stands for many, the first does."""
+    made = runpy.run_path(str(DOCS / "make-reference"))
+    without = [made["name_of"](declaration) for _, comment, declaration in made["read"]()[1]
+               if not declaration.startswith(("#", "typedef", "enum", "struct"))
+               and not re.search(r"\bthreads?\b|As subhost_\w+\(\)\.$", comment, re.IGNORECASE)]
+    equal([name for name in without if name not in ("subhost_value_begin", "subhost_value_end")], [],
+          "each has its effect line")
 
 
 @test
@@ -50,6 +67,13 @@ def private_symbols(folder):
     exported = {name for name in exported if not re.match("__?(asan|ubsan|tsan|odr)", name)}
     replaced = set(re.findall(r"^`(Py\w+)`:", text, re.MULTILINE))
     equal(listed | replaced, exported, "the interposed functions are those that the library exports")
+    used = set()
+    for path in (*(SOURCE / "embed").glob("*.c"), *(SOURCE / "audit").glob("*.c")):
+        code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+        used |= set(re.findall(r"\b_Py[A-Z]\w+", code))
+        used |= set(re.findall(r'dlsym\(RTLD_\w+,\s*"(\w+)"\)', code))
+    missing = {name for name in used if not re.search(rf"`{name}`", text)}
+    equal(missing, set(), "CPython's private names, and what is looked up by dlsym(), are listed")
 
 
 @test
@@ -66,6 +90,17 @@ def man_page(folder):
         statuses = set(re.findall(r"\b1[234]\d\b", text))
         equal({status for status in statuses if status not in page}, set(),
               f"{command}: the exit statuses")
+
+
+@test
+def man_pages(folder):
+    """groff finds nothing wrong with them."""
+    for page in sorted(DOCS.glob("*.[135]")):
+        if not shutil.which("groff"):
+            skip(page.name, "no groff")
+            continue
+        result = run(["groff", "-mdoc", "-ww", "-z", "-Tutf8", page])
+        equal((result.status, result.err), (0, ""), f"{page.name}: groff", result=result)
 
 
 @test

@@ -404,7 +404,10 @@ static void begin_place(subhost_host *host, struct place *place, int worker,
         "%s",
         worker, programs[(unsigned)rand() % ARRAY_LENGTH(programs)]);
     assert_int_equal(subhost_interp_create(host, &options, &place->interp, NULL), 0);
-    place->task = unit_submit(place->interp, code, NULL);
+    /* Eight threads are at it: on a busy machine two seconds are short. */
+    subhost_task_options task_options = SUBHOST_TASK_OPTIONS_INIT;
+    task_options.grace = unit_patience(2);
+    place->task = unit_submit(place->interp, code, &task_options);
     *made = make(place->interp, "unit_callbacks:work");
     atomic_store(&pointers[worker], (function)subhost_callback_function(*made));
 }

@@ -1,4 +1,6 @@
-/* A task that blocks, cancelled after 100 ms. */
+/* A task that blocks, cancelled after 100 ms.
+ *
+ *   cc cancel.c $(pkg-config --cflags --libs subhost) -o cancel && ./cancel */
 #include <stdio.h>
 
 #include <subhost.h>
@@ -60,7 +62,7 @@ int main(void)
     err = NULL;
 
     subhost_task_cancel(task, SUBHOST_BY_REQUEST, "no longer needed");
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     if (subhost_task_wait(task, SUBHOST_MSEC(5000), &outcome, &err))
         return fail("no outcome", err);
     printf("outcome: %s (%s)\n", subhost_outcome_name(outcome.kind), outcome.detail);

@@ -31,7 +31,7 @@ int main(void)
     if (subhost_submit(interp, &program, NULL, &task, &err))
         return fail("not submitted", err);
 
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     if (subhost_task_wait(task, SUBHOST_MSEC(10000), &outcome, &err))
         return fail("no outcome", err);
     printf("outcome: %s, status %d\n", subhost_outcome_name(outcome.kind),

@@ -2,7 +2,9 @@
  *
  * The host's descriptor is one more in the set that the loop polls; when it is readable,
  * subhost_dispatch() with no timeout does what is due, the callbacks included. Nothing
- * here ever waits for a GIL. */
+ * here ever waits for a GIL.
+ *
+ *   cc poll_loop.c $(pkg-config --cflags --libs subhost) -o poll_loop && ./poll_loop */
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,7 +33,7 @@ static int fail(const char *what, subhost_error *err)
 static void on_end(subhost_task *task, void *data)
 {
     (void)data;
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     if (subhost_task_wait(task, 0, &outcome, NULL) == 0)
         printf("%s: %s with %d\n", subhost_task_name(task),
                subhost_outcome_name(outcome.kind), outcome.code);
@@ -85,8 +87,7 @@ int main(void)
         return 1;
     uint64_t ticks = 0;
 
-    struct pollfd fds[] = {{.fd = subhost_fd(host), .events = POLLIN},
-                           {.fd = timer, .events = POLLIN}};
+    struct pollfd fds[] = {{subhost_fd(host), POLLIN, 0}, {timer, POLLIN, 0}};
     while (running > 0) {
         if (poll(fds, 2, -1) < 0)
             continue; /* EINTR */

@@ -1,5 +1,9 @@
-/* A pool: functions called in several interpreters at once, with plain values. */
+/* A pool in a poll loop: functions called in several interpreters at once, with plain values.
+ *
+ *   cc pool.c $(pkg-config --cflags --libs subhost) -o pool && ./pool */
+#include <poll.h>
 #include <stdio.h>
+
 #include <subhost.h>
 
 #define CALLS 4
@@ -21,7 +25,7 @@ static void fill(subhost_call *call, int i)
 
 static void print(int i, const subhost_call *call)
 {
-    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     subhost_item item = SUBHOST_ITEM_INIT;
     size_t at = 0;
     subhost_call_outcome(call, &outcome);
@@ -31,16 +35,27 @@ static void print(int i, const subhost_call *call)
         printf("%d: %s %g\n", i, subhost_value_kind_name(item.kind), item.number);
 }
 
+/* On the main thread, out of subhost_dispatch(). */
+static void on_done(subhost_pool *pool, void *data)
+{
+    int *taken = (int *)data;
+    subhost_call *calls[CALLS]; /* the same again, as they end */
+    *taken += subhost_pool_take(pool, calls, CALLS, 0, NULL);
+}
+
 int main(void)
 {
     subhost_error *err = NULL;
     subhost_host *host;
     subhost_pool *pool;
     subhost_function *function;
-    subhost_call *calls[CALLS], *done[CALLS];
+    subhost_call *calls[CALLS];
+    int taken = 0;
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.workers = 2;
     options.timeout = SUBHOST_MSEC(5000); /* of each call */
+    options.on_done = on_done;
+    options.on_done_data = &taken;
     if (subhost_open(NULL, &host, &err) ||
         subhost_pool_open(host, &options, &pool, &err) ||
         subhost_pool_function(pool, "math:sqrt", &function, &err))
@@ -52,12 +67,11 @@ int main(void)
     }
     if (subhost_pool_submit(pool, calls, CALLS, 0, &err) != CALLS)
         return fail(err);
-    /* The main thread runs the host; a program with threads of its own takes there. */
-    for (int taken = 0; taken < CALLS;) {
-        if (subhost_dispatch(host, SUBHOST_MSEC(10), &err) < 0)
+    /* The program's loop. One with threads may take on any of them, without on_done. */
+    struct pollfd fd = {subhost_fd(host), POLLIN, 0};
+    while (taken < CALLS)
+        if (poll(&fd, 1, -1) > 0 && subhost_dispatch(host, 0, &err) < 0)
             return fail(err);
-        taken += subhost_pool_take(pool, done, CALLS, 0, NULL);
-    }
     for (int i = 0; i < CALLS; i++) {
         print(i, calls[i]);
         subhost_call_free(calls[i]);

@@ -54,7 +54,7 @@ int main(void)
         subhost_interp_release(interp); /* it ends after its task */
     }
     for (int i = 0; i < WORKERS; i++) {
-        subhost_outcome outcome = {.size = sizeof outcome};
+        subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
         if (subhost_task_wait(tasks[i], SUBHOST_MSEC(20000), &outcome, &err))
             return fail("no outcome", err);
         printf("worker %d: %s\n", i, outcome.status == 0 ? "sorted" : "not sorted");
