@@ -204,7 +204,7 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
     /* The call may be taken from us while it runs, and used again. */
     const subhost_function *named = call->function;
     const unsigned char *data = call->argument.data;
-    size_t size = call->argument.size;
+    size_t size = call->imports ? 0 : call->argument.size;
     int64_t started_at = subhost__now();
     begin(worker, call, started_at);
     PyObject *function = find_function(worker, named, &failure);
@@ -327,11 +327,16 @@ PyObject *subhost__worker_run(subhost_interp *interp, subhost_task *task)
         subhost__call_prepare(worker->pool->path0, options->stdout_to_stderr) < 0)
         return NULL;
     preload(worker);
+    subhost__call_keep();
     announce(worker);
     bool whole = serve(worker, task);
     tell(worker, subhost__now());
     drop_functions(worker);
-    if (!whole && PyErr_Occurred())
+    PyObject *exception = whole ? NULL : PyErr_GetRaisedException();
+    subhost__call_let_go();
+    if (exception) {
+        PyErr_SetRaisedException(exception);
         return NULL;
+    }
     return Py_NewRef(Py_None);
 }
