@@ -25,6 +25,8 @@
       "in this process (default), or in forked children")                                \
     X(0, "policy", "NAME|FILE", "a preset or a TOML file: what the function may do")     \
     X(0, "set", "KEY=VALUE", "one key of the policy; `subhost policy --help` has all")   \
+    X(0, "native", "LIB:SIGNATURE",                                                      \
+      "bind a C function for subhost.native: 'libm.so.6:f64 pow(f64, f64)'")             \
     X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
     X(0, "stats", NULL, "at the end: items, workers, cancels, peak RSS")                 \
     X('h', "help", NULL, "this text")
@@ -102,7 +104,7 @@ static void set_key(struct map_options *options, const char *key, const char *va
     settings_add(&options->settings, assignment, origin); /* lives as long as we do */
 }
 
-static int take_value(struct map_options *options, const char *name, const char *value,
+static int take_value(struct map_options *options, const char *name, char *value,
                       const char *typed)
 {
     long count;
@@ -141,6 +143,8 @@ static int take_value(struct map_options *options, const char *name, const char 
         status = take_choice(name, value, "interpreter", "process", &second);
         options->isolation =
             second ? SUBHOST_ISOLATION_PROCESS : SUBHOST_ISOLATION_INTERPRETER;
+    } else if (strcmp(name, "native") == 0) {
+        status = options_add_native("map", &options->natives, value);
     } else if (strcmp(name, "trail") == 0) {
         set_key(options, "audit.trail", value, "--trail");
     } else if (strcmp(name, "resume") == 0) {

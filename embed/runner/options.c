@@ -185,19 +185,20 @@ static int unknown_option(const char *arg)
 
 /* ---- parsing -------------------------------------------------------------------- */
 
-static int add_native(struct options *options, char *value)
+int options_add_native(const char *command, struct natives *natives, char *value)
 {
     char *colon = strchr(value, ':');
     if (!colon || colon == value || !colon[1])
-        return options_usage_error("run",
+        return options_usage_error(command,
                                    "--native: '%s' is not LIB:SIGNATURE, as "
                                    "'libm.so.6:f64 pow(f64, f64)'",
                                    value);
-    if (options->n_natives == MAX_NATIVES)
-        return options_usage_error("run", "--native: at most %d functions", MAX_NATIVES);
+    if (natives->count == MAX_NATIVES)
+        return options_usage_error(command, "--native: at most %d functions",
+                                   MAX_NATIVES);
     *colon = '\0';
-    options->natives[options->n_natives++] =
-        (struct option_native){.library = value, .signature = colon + 1};
+    natives->items[natives->count++] =
+        (struct native){.library = value, .signature = colon + 1};
     return 0;
 }
 
@@ -236,7 +237,7 @@ static int take_value(struct options *options, const char *name, char *value,
     } else if (strcmp(name, "set") == 0) {
         settings_add(&options->settings, value, "--set");
     } else if (strcmp(name, "native") == 0) {
-        return add_native(options, value);
+        return options_add_native("run", &options->natives, value);
     } else if (strcmp(name, "trail") == 0) {
         set_key(options, "audit.trail", value, "--trail");
     } else if (strcmp(name, "stats") == 0) {

@@ -29,12 +29,17 @@ struct settings {
 /* Adds one. Out of memory ends the process: there is nothing to give up yet. */
 void settings_add(struct settings *settings, const char *assignment, const char *origin);
 
-/* A C function to bind: `--native LIB:SIGNATURE`. */
-struct option_native {
-    const char *library, *signature;
+/* C functions to bind: `--native LIB:SIGNATURE`. */
+enum { MAX_NATIVES = 256 };
+struct natives {
+    struct native {
+        const char *library, *signature; /* as long as the process */
+    } items[MAX_NATIVES];
+    int count;
 };
 
-enum { MAX_NATIVES = 256 };
+/* Adds what was typed, which is cut in two. 0, or an exit status after a message. */
+int options_add_native(const char *command, struct natives *natives, char *value);
 
 struct options {
     enum subhost_program_kind kind;
@@ -45,8 +50,7 @@ struct options {
     enum subhost_isolation isolation;
     const char *policy; /* NULL: the default one */
     struct settings settings;
-    struct option_native natives[MAX_NATIVES];
-    int n_natives;
+    struct natives natives;
     bool stats;
     bool help;
 };
