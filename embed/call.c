@@ -62,6 +62,10 @@ bool subhost__call_function(subhost_interp *interp, PyObject *function,
                             struct subhost_value *result, struct call_failure *failure)
 {
     subhost_value_clear(result);
+    if (exposed->size == 0) {
+        subhost_value_add_none(result);
+        return true;
+    }
     PyObject *argument = subhost__value_to_object(interp, exposed);
     subhost__value_unexpose(exposed);
     PyObject *object = argument ? PyObject_CallOneArg(function, argument) : NULL;
@@ -142,6 +146,21 @@ PyObject *subhost__call_import(subhost_interp *interp, const char *module,
     describe(interp, exception, failure);
     return NULL;
 }
+
+/* Best effort: without it the collector does more, and nothing else. */
+static void tell_collector(const char *method)
+{
+    PyObject *gc = PyImport_ImportModule("gc");
+    PyObject *done = gc ? PyObject_CallMethod(gc, method, NULL) : NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(gc);
+    PyErr_Clear();
+}
+
+void subhost__call_keep(void) { tell_collector("freeze"); }
+
+/* What is frozen when an interpreter ends would not be freed. */
+void subhost__call_let_go(void) { tell_collector("unfreeze"); }
 
 int subhost__call_prepare(const char *path0, bool stdout_to_stderr)
 {

@@ -238,6 +238,8 @@ subhost_value *subhost_call_argument(subhost_call *call)
     return &call->argument;
 }
 
+void subhost_call_import_only(subhost_call *call) { call->imports = true; }
+
 const subhost_value *subhost_call_result(const subhost_call *call)
 {
     return &call->result;
@@ -324,7 +326,7 @@ int subhost_pool_submit(subhost_pool *pool, subhost_call *const *calls, size_t n
     if (n > INT32_MAX)
         n = INT32_MAX;
     for (size_t i = 0; i < n; i++) {
-        int code = subhost_value_check(&calls[i]->argument, err);
+        int code = calls[i]->imports ? 0 : subhost_value_check(&calls[i]->argument, err);
         if (code)
             return subhost__context(err, code, "the argument of call %zu of %zu", i + 1,
                                     n);
@@ -555,7 +557,6 @@ int subhost_pool_close(subhost_pool *pool, int64_t grace, subhost_error **err)
     (void)subhost__pool_tick_workers(pool, subhost__now()); /* it retires them */
     int code = wait_for_workers(
         pool, subhost__deadline(pool->options.grace) + SUBHOST_MSEC(100), err);
-    cancel_queue(pool); /* what they had in their batches */
     for (subhost_pool **at = &host->pools; *at; at = &(*at)->next) {
         if (*at == pool) {
             *at = pool->next;
@@ -565,8 +566,9 @@ int subhost_pool_close(subhost_pool *pool, int64_t grace, subhost_error **err)
     while (pool->workers) {
         struct worker *worker = pool->workers;
         pool->workers = worker->next;
-        subhost__worker_free(worker);
+        subhost__worker_part(worker);
     }
+    cancel_queue(pool); /* what they had in their batches */
     subhost__pool_unref(pool);
     return code;
 }

@@ -31,6 +31,7 @@ struct subhost_call {
     subhost_call *next; /* in the queue, or among those that have ended */
     subhost_function *function;
     void *data;
+    bool imports; /* its function, and no more */
     struct subhost_value argument, result;
     subhost_outcome outcome;
     char *detail, *traceback; /* owned, NULL: "" */
@@ -69,6 +70,7 @@ struct worker {
     struct bell bell;
     atomic_ullong calls; /* it has made */
     bool abandoned;      /* the main thread's */
+    bool orphan;         /* its pool is closed: it is freed when its task ends */
 
     /* The call that runs. */
     _Atomic uint64_t phase;
@@ -147,9 +149,14 @@ int64_t subhost__pools_tick(subhost_host *host, int64_t now);
 /* pool_workers.c: the main thread's: making, replacing, ending them. */
 int64_t subhost__pool_tick_workers(subhost_pool *pool, int64_t now);
 void subhost__worker_free(struct worker *worker);
+/* The pool is closed: its call is the caller's again, and it is freed, now or when its task
+ * has come to its end. */
+void subhost__worker_part(struct worker *worker);
 /* One more interpreter could not be had. */
 void subhost__pool_note_failure(subhost_pool *pool, const char *why);
-/* pool_process.c: has a new process import what will be called. False: it cannot. */
+/* pool_process.c: the call that its process has is the caller's again. */
+void subhost__worker_disown(struct worker *worker);
+/* Has a new process import what will be called. False: it cannot. */
 bool subhost__worker_warm(struct worker *worker);
 /* Gives each process that has no call one. */
 int64_t subhost__pool_feed_processes(subhost_pool *pool, int64_t now);
@@ -167,7 +174,8 @@ int64_t subhost__worker_deadline(struct worker *worker, int64_t now);
  * interp->lock. */
 bool subhost__worker_expire(struct worker *worker);
 
-/* call.c: calls a function with an argument, which is unexposed. The result is put into `result`: true.
+/* call.c: calls a function with an argument, which is unexposed; with nothing (a size of 0) it
+ * is not called, and the result is None. The result is put into `result`: true.
  * Else false: the exception is described. Owned strings, or NULL. GIL held. */
 enum call_code {
     CALL_RAISED = 1,
@@ -189,6 +197,10 @@ void subhost__call_no_memory(struct call_failure *failure);
 /* "module:name": a new reference, or NULL and the failure. GIL held. */
 PyObject *subhost__call_import(subhost_interp *interp, const char *module,
                                const char *name, struct call_failure *failure);
+/* What there is now lasts as long as its worker: the garbage collector need not look at it in
+ * each of its rounds, until it is let go. GIL held. */
+void subhost__call_keep(void);
+void subhost__call_let_go(void);
 /* Puts a directory in front of sys.path, and stdout to stderr. 0, or -1 with an exception
  * set. GIL held. */
 int subhost__call_prepare(const char *path0, bool stdout_to_stderr);

@@ -79,6 +79,19 @@ static void on_warm(subhost_task *task, void *data)
     pthread_mutex_unlock(&pool->lock);
     subhost_task_release(task);
     subhost__loop_wake(pool->host);
+    if (worker->orphan)
+        subhost__worker_free(worker);
+}
+
+void subhost__worker_disown(struct worker *worker)
+{
+    subhost_call *call = worker->running;
+    worker->running = NULL;
+    if (!call)
+        return;
+    subhost__call_conclude(call, SUBHOST_CANCELLED, 137, SUBHOST_BY_REQUEST,
+                           strdup("the pool was closed"), NULL);
+    subhost__pool_publish(worker->pool, call);
 }
 
 static void on_end(subhost_task *task, void *data)
@@ -91,7 +104,7 @@ static void on_end(subhost_task *task, void *data)
     worker->running = NULL;
     worker->task = NULL;
     atomic_fetch_add(&worker->calls, 1);
-    if (outcome.kind != SUBHOST_RETURNED || !take_result(call, task))
+    if (call && (outcome.kind != SUBHOST_RETURNED || !take_result(call, task)))
         conclude(worker, call, &outcome);
     bool lost = outcome.kind == SUBHOST_KILLED || outcome.kind == SUBHOST_EXITED ||
                 outcome.kind == SUBHOST_FAILED;
@@ -108,8 +121,11 @@ static void on_end(subhost_task *task, void *data)
         worker->state = WORKER_ENDED;
     pthread_mutex_unlock(&pool->lock);
     subhost_task_release(task);
-    subhost__pool_publish(pool, call);
+    if (call)
+        subhost__pool_publish(pool, call);
     subhost__loop_wake(pool->host);
+    if (worker->orphan)
+        subhost__worker_free(worker);
 }
 
 /* A task with a function, and the argument of the call; without one it is to import the
@@ -125,7 +141,7 @@ static subhost_task *make_task(struct worker *worker, const subhost_function *fu
     subhost__pack_string(&pack, pool->path0);
     subhost__pack_u64(&pack, o->plain != 0);
     subhost__pack_u64(&pack, o->stdout_to_stderr != 0);
-    if (call)
+    if (call && !call->imports)
         subhost__value_pack(&pack, &call->argument);
     subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
     options.name = pool->name;
@@ -215,6 +231,8 @@ static PyObject *find_function(subhost_interp *interp, const char *module,
         function = subhost__call_import(interp, module, name, failure);
         if (function && (!known || !key || PyDict_SetItem(known, key, function) < 0))
             PyErr_Clear();
+        if (function)
+            subhost__call_keep(); /* also of what is shared with the parent, until written to */
     }
     Py_XDECREF(key);
     return function;

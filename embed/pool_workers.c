@@ -139,6 +139,24 @@ static void on_end(subhost_task *task, void *data)
     }
     set_state(worker, WORKER_ENDED);
     subhost__bell_ring(&pool->room);
+    if (worker->orphan)
+        subhost__worker_free(worker);
+}
+
+void subhost__worker_part(struct worker *worker)
+{
+    static const subhost_outcome closed = {.cancel_reason = SUBHOST_BY_REQUEST};
+    if (worker->state == WORKER_ENDED || !worker->task) {
+        subhost__worker_free(worker);
+        return;
+    }
+    worker->orphan = true;
+    if (worker->pool->options.isolation == SUBHOST_ISOLATION_PROCESS) {
+        subhost__worker_disown(worker);
+    } else {
+        give_back(worker);
+        settle(worker, &closed);
+    }
 }
 
 /* ---- making ----------------------------------------------------------------------- */

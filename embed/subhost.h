@@ -751,6 +751,9 @@ SUBHOST_API void subhost_call_free(subhost_call *call);
 SUBHOST_API void *subhost_call_data(const subhost_call *call);
 /* The one argument; clear it before the next use. Not while it is in the pool. Any thread. */
 SUBHOST_API subhost_value *subhost_call_argument(subhost_call *call);
+/* Has it import its function, and no more: it returns None, or fails as a call would whose
+ * function is not there. Not while it is in the pool. */
+SUBHOST_API void subhost_call_import_only(subhost_call *call);
 /* What came of it, after subhost_pool_take(): the result of one that has SUBHOST_RETURNED;
  * of any other the outcome's detail says what happened ("ValueError: ..."), and the
  * traceback, which may be "", where. Owned by the call until it is used again. Any thread. */

@@ -204,8 +204,8 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
     struct call_failure failure = {0};
     /* The call may be taken from us while it runs, and used again. */
     const subhost_function *named = call->function;
-    struct exposed_value argument;
-    bool ok = subhost__value_expose(interp, &call->argument, &argument);
+    struct exposed_value argument = {0};
+    bool ok = call->imports || subhost__value_expose(interp, &call->argument, &argument);
     int64_t started_at = subhost__now();
     begin(worker, call, started_at);
     PyObject *function = NULL;
@@ -334,11 +334,16 @@ PyObject *subhost__worker_run(subhost_interp *interp, subhost_task *task)
         subhost__call_prepare(worker->pool->path0, options->stdout_to_stderr) < 0)
         return NULL;
     preload(worker);
+    subhost__call_keep();
     announce(worker);
     bool whole = serve(worker, task);
     tell(worker, subhost__now());
     drop_functions(worker);
-    if (!whole && PyErr_Occurred())
+    PyObject *exception = whole ? NULL : PyErr_GetRaisedException();
+    subhost__call_let_go();
+    if (exception) {
+        PyErr_SetRaisedException(exception);
         return NULL;
+    }
     return Py_NewRef(Py_None);
 }

@@ -1,4 +1,5 @@
 /* The runner: a command line over subhost.h and nothing else. */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
 

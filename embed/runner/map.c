@@ -42,8 +42,36 @@ void map_stop(struct map *map)
     atomic_store(&map->stop, true);
     pthread_cond_broadcast(&map->room);
     pthread_mutex_unlock(&map->lock);
-    if (map->pool)
+    map_wake(map);
+}
+
+/* ---- the pool, for threads that nobody waits for ----------------------------------- */
+
+int map_submit(struct map *map, subhost_call *const *calls, size_t n, int64_t timeout,
+               subhost_error **err)
+{
+    pthread_rwlock_rdlock(&map->gate);
+    int code = map->closed ? SUBHOST_ESTATE
+                           : subhost_pool_submit(map->pool, calls, n, timeout, err);
+    pthread_rwlock_unlock(&map->gate);
+    return code;
+}
+
+void map_wake(struct map *map)
+{
+    pthread_rwlock_rdlock(&map->gate);
+    if (map->pool && !map->closed)
         subhost_pool_wake(map->pool);
+    pthread_rwlock_unlock(&map->gate);
+}
+
+static void close_pool(struct map *map)
+{
+    pthread_rwlock_wrlock(&map->gate);
+    map->closed = true;
+    pthread_rwlock_unlock(&map->gate);
+    bool patient = ended_by || map->status || map->broken_pipe;
+    subhost_pool_close(map->pool, patient ? map->grace : 1, NULL);
 }
 
 static void note(struct map *map, int status, const char *format, va_list args)
@@ -214,6 +242,9 @@ static int open_pool(struct map *map, subhost_error **err)
     int code = subhost_open(&host_options, &map->host, err);
     if (code)
         return code;
+    code = run_bind_natives(map->host, &o->natives, err);
+    if (code)
+        return code;
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.name = "map";
     options.workers = o->jobs;
@@ -242,6 +273,10 @@ static int make_items(struct map *map, subhost_error **err)
         code = subhost_call_new(map->function, item, &item->call, err);
         item->next = i + 1 < map->n_items ? item + 1 : NULL;
     }
+    if (!code)
+        code = subhost_call_new(map->function, NULL, &map->import, err);
+    if (!code)
+        subhost_call_import_only(map->import);
     map->free_items = map->items;
     map->bad_tail = &map->bad_items;
     return code;
@@ -342,7 +377,8 @@ int map_command(const struct map_options *options)
 {
     struct map map = {.options = options,
                       .lock = PTHREAD_MUTEX_INITIALIZER,
-                      .room = PTHREAD_COND_INITIALIZER};
+                      .room = PTHREAD_COND_INITIALIZER,
+                      .gate = PTHREAD_RWLOCK_INITIALIZER};
     subhost_error *err = NULL;
     pthread_t reader, writer;
     int status = check_files(&map);
@@ -369,8 +405,7 @@ int map_command(const struct map_options *options)
         pthread_detach(writer);
     if (options->stats)
         print_stats(&map);
-    subhost_pool_close(map.pool,
-                       ended_by || map.status || map.broken_pipe ? map.grace : 1, NULL);
+    close_pool(&map);
     status = conclude(&map);
     run_check_trail(map.host);
     subhost_close(map.host, SUBHOST_CLOSE_EXITING, 0, NULL);

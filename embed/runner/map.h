@@ -22,6 +22,7 @@ struct map_options {
     const char *resume;
     const char *policy; /* NULL: the default one */
     struct settings settings;
+    struct natives natives;
 };
 
 /* A line of input, from its reading to its writing. */
@@ -43,9 +44,13 @@ struct map {
     int64_t timeout, grace; /* the policy's */
     subhost_host *host;
     subhost_pool *pool;
+    pthread_rwlock_t
+        gate;    /* taken to read around what others than main do with the pool */
+    bool closed; /* the pool, under gate */
     subhost_function *function;
     struct item *items;
     size_t n_items;
+    subhost_call *import; /* for an input without a line: the function must be there */
 
     pthread_mutex_t lock;
     pthread_cond_t room; /* an item became free, or it is time to stop */
@@ -56,6 +61,7 @@ struct map {
 
     atomic_bool stop;         /* nothing more is read or begun */
     atomic_bool all_read;     /* `lines` is final */
+    atomic_bool importing;    /* `import` is in the pool */
     atomic_bool all_written;  /* or given up */
     atomic_ullong lines;      /* read so far */
     atomic_ullong skip;       /* of these: were done before this run (--resume) */
@@ -81,6 +87,11 @@ void map_note(struct map *map, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Nothing more is read or begun. Any thread. */
 void map_stop(struct map *map);
+/* As subhost_pool_submit() and subhost_pool_wake(), for threads that may outlive the pool:
+ * SUBHOST_ESTATE then, or nothing. */
+int map_submit(struct map *map, subhost_call *const *calls, size_t n, int64_t timeout,
+               subhost_error **err);
+void map_wake(struct map *map);
 
 /* The two threads. */
 void *map_read(void *map);

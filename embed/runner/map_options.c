@@ -23,6 +23,8 @@
       "in this process (default), or in forked children")                                \
     X(0, "policy", "NAME|FILE", "a preset or a TOML file: what the function may do")     \
     X(0, "set", "KEY=VALUE", "one key of the policy; `subhost policy --help` has all")   \
+    X(0, "native", "LIB:SIGNATURE",                                                      \
+      "bind a C function for subhost.native: 'libm.so.6:f64 pow(f64, f64)'")             \
     X(0, "trail", "FILE", "write what the host does and why, one JSON object a line")    \
     X(0, "stats", NULL, "at the end: items, workers, cancels, peak RSS")                 \
     X('h', "help", NULL, "this text")
@@ -91,6 +93,8 @@ static int take(void *data, const struct option_row *row, char *value, const cha
             options_take_choice("map", typed, value, "interpreter", "process", &second);
         options->isolation =
             second ? SUBHOST_ISOLATION_PROCESS : SUBHOST_ISOLATION_INTERPRETER;
+    } else if (strcmp(name, "native") == 0) {
+        status = options_add_native("map", &options->natives, value);
     } else if (strcmp(name, "trail") == 0) {
         settings_set(settings, "audit.trail", value, "--trail");
     } else if (strcmp(name, "resume") == 0) {

@@ -29,6 +29,7 @@ struct reader {
     struct item *items; /* free ones, of this thread alone */
     subhost_call *batch[BATCH];
     size_t n_batch;
+    bool any; /* has gone into the pool */
 };
 
 /* ---- items ----------------------------------------------------------------------- */
@@ -39,8 +40,8 @@ static void submit(struct reader *reader)
     size_t done = 0;
     while (done < reader->n_batch && !atomic_load(&map->stop)) {
         subhost_error *err = NULL;
-        int n = subhost_pool_submit(map->pool, reader->batch + done,
-                                    reader->n_batch - done, SUBHOST_MSEC(100), &err);
+        int n = map_submit(map, reader->batch + done, reader->n_batch - done,
+                           SUBHOST_MSEC(100), &err);
         if (n < 0) {
             /* A pool that has been closed by a signal says so by its calls. */
             if (n != SUBHOST_ESTATE)
@@ -50,6 +51,7 @@ static void submit(struct reader *reader)
             return;
         }
         done += (size_t)n;
+        reader->any = true;
     }
     reader->n_batch = 0;
 }
@@ -105,7 +107,7 @@ static void pass_bad(struct map *map, struct item *item)
     *map->bad_tail = item;
     map->bad_tail = &item->next;
     pthread_mutex_unlock(&map->lock);
-    subhost_pool_wake(map->pool);
+    map_wake(map);
 }
 
 /* One line. False: it is time to stop. */
@@ -139,6 +141,14 @@ static bool take_line(struct reader *reader, const char *line, size_t size)
     if (reader->n_batch == BATCH)
         submit(reader);
     return !atomic_load(&map->stop);
+}
+
+/* No call was made: that the function is not there must not go unnoticed. */
+static void import_only(struct map *map)
+{
+    atomic_store(&map->importing, true);
+    if (map_submit(map, &map->import, 1, 0, NULL) != 1)
+        map_stop(map);
 }
 
 /* ---- lines ----------------------------------------------------------------------- */
@@ -240,7 +250,9 @@ void *map_read(void *arg)
         map_fail(map, STATUS_FAILED, "out of memory");
     text_free(&reader.line);
     free(reader.buffer);
+    if (more && !reader.any && atomic_load(&map->skip) == 0)
+        import_only(map);
     atomic_store(&map->all_read, true);
-    subhost_pool_wake(map->pool);
+    map_wake(map);
     return NULL;
 }

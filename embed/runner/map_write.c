@@ -179,6 +179,13 @@ static void take(struct writer *writer, subhost_call *call)
     subhost_call_outcome(call, &outcome);
     if (ends_run(map, &outcome, call))
         return;
+    if (!item) { /* map->import */
+        if (outcome.kind != SUBHOST_RETURNED)
+            map_fail(map, STATUS_CANNOT_RUN, "%s: %s", map->options->function,
+                     outcome.detail);
+        atomic_store(&map->importing, false);
+        return;
+    }
     if (outcome.kind != SUBHOST_RETURNED && item->tries < map->options->retry &&
         !atomic_load(&map->stop) && outcome.code != 2) {
         item->tries++;
@@ -238,7 +245,7 @@ static bool is_over(struct writer *writer)
     struct map *map = writer->map;
     if (atomic_load(&map->stop))
         return true;
-    return atomic_load(&map->all_read) &&
+    return atomic_load(&map->all_read) && !atomic_load(&map->importing) &&
            writer->done + atomic_load(&map->skip) == atomic_load(&map->lines);
 }
 

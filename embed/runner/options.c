@@ -92,6 +92,23 @@ int options_check_duration(const char *command, const char *typed, const char *v
                                typed, value);
 }
 
+int options_add_native(const char *command, struct natives *natives, char *value)
+{
+    char *colon = strchr(value, ':');
+    if (!colon || colon == value || !colon[1])
+        return options_usage_error(command,
+                                   "--native: '%s' is not LIB:SIGNATURE, as "
+                                   "'libm.so.6:f64 pow(f64, f64)'",
+                                   value);
+    if (natives->count == MAX_NATIVES)
+        return options_usage_error(command, "--native: at most %d functions",
+                                   MAX_NATIVES);
+    *colon = '\0';
+    natives->items[natives->count++] =
+        (struct native){.library = value, .signature = colon + 1};
+    return 0;
+}
+
 /* ---- names ---------------------------------------------------------------------- */
 
 /* Levenshtein distance, of words short enough for an option's name. */

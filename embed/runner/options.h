@@ -33,6 +33,18 @@ void settings_add(struct settings *settings, const char *assignment, const char 
 void settings_set(struct settings *settings, const char *key, const char *value,
                   const char *origin);
 
+/* C functions to bind: `--native LIB:SIGNATURE`. */
+enum { MAX_NATIVES = 256 };
+struct natives {
+    struct native {
+        const char *library, *signature; /* as long as the process */
+    } items[MAX_NATIVES];
+    int count;
+};
+
+/* Adds what was typed, which is cut in two. 0, or an exit status after a message. */
+int options_add_native(const char *command, struct natives *natives, char *value);
+
 /* One option of a command: short name (0: none), long name (NULL: none), its argument's name
  * (NULL: none), help. */
 struct option_row {
@@ -48,8 +60,8 @@ struct option_table {
     const struct option_row *rows; /* at most OPTION_ROWS_MAX */
     size_t count;
     int help_column; /* where the help begins in print_help()'s lines */
-    bool
-        stop_early; /* at the first word that is no option; else they may stand anywhere */
+    /* At the first word that is no option; else they may stand anywhere. */
+    bool stop_early;
 };
 
 enum { OPTION_ROWS_MAX = 32, OPTIONS_STOP = -1 };

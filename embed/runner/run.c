@@ -176,12 +176,13 @@ int run_print_abilities(void)
     return 0;
 }
 
-static int bind_natives(subhost_host *host, const struct options *o, subhost_error **err)
+int run_bind_natives(subhost_host *host, const struct natives *natives,
+                     subhost_error **err)
 {
     int code = 0;
-    for (int i = 0; i < o->n_natives && !code; i++)
-        code = subhost_bind_library(host, o->natives[i].library, o->natives[i].signature,
-                                    NULL, err);
+    for (int i = 0; i < natives->count && !code; i++)
+        code = subhost_bind_library(host, natives->items[i].library,
+                                    natives->items[i].signature, NULL, err);
     return code;
 }
 
@@ -257,7 +258,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
         fprintf(stderr, "subhost: out of memory\n");
         return STATUS_FAILED;
     }
-    int code = bind_natives(run.host, options, &err);
+    int code = run_bind_natives(run.host, &options->natives, &err);
     for (int worker = 0; worker < options->workers && !code; worker++)
         code = start_worker(&run, worker, &err);
     while (run.running > 0 && !code) {

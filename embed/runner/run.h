@@ -9,6 +9,9 @@ int run_print_abilities(void);
 
 /* The host's options as the environment has them. */
 subhost_options run_host_options(void);
+/* Before the first interpreter. */
+int run_bind_natives(subhost_host *host, const struct natives *natives,
+                     subhost_error **err);
 /* The host's counters, on stderr. */
 void run_print_stats(subhost_host *host);
 /* Says on stderr what the trail lacks. */

@@ -58,22 +58,6 @@ void options_print_run_help(void)
 
 /* ---- parsing -------------------------------------------------------------------- */
 
-static int add_native(struct options *options, char *value)
-{
-    char *colon = strchr(value, ':');
-    if (!colon || colon == value || !colon[1])
-        return options_usage_error("run",
-                                   "--native: '%s' is not LIB:SIGNATURE, as "
-                                   "'libm.so.6:f64 pow(f64, f64)'",
-                                   value);
-    if (options->n_natives == MAX_NATIVES)
-        return options_usage_error("run", "--native: at most %d functions", MAX_NATIVES);
-    *colon = '\0';
-    options->natives[options->n_natives++] =
-        (struct option_native){.library = value, .signature = colon + 1};
-    return 0;
-}
-
 static int take(void *data, const struct option_row *row, char *value, const char *typed)
 {
     struct options *options = data;
@@ -110,7 +94,7 @@ static int take(void *data, const struct option_row *row, char *value, const cha
     } else if (strcmp(name, "set") == 0) {
         settings_add(settings, value, "--set");
     } else if (strcmp(name, "native") == 0) {
-        status = add_native(options, value);
+        status = options_add_native("run", &options->natives, value);
     } else if (strcmp(name, "trail") == 0) {
         settings_set(settings, "audit.trail", value, "--trail");
     } else if (strcmp(name, "stats") == 0) {

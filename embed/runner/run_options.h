@@ -4,13 +4,6 @@
 
 #include "options.h"
 
-/* A C function to bind: `--native LIB:SIGNATURE`. */
-struct option_native {
-    const char *library, *signature;
-};
-
-enum { MAX_NATIVES = 256 };
-
 struct options {
     enum subhost_program_kind kind;
     const char *source; /* FILE, MODULE or CODE */
@@ -20,8 +13,7 @@ struct options {
     enum subhost_isolation isolation;
     const char *policy; /* NULL: the default one */
     struct settings settings;
-    struct option_native natives[MAX_NATIVES];
-    int n_natives;
+    struct natives natives;
     bool stats;
     bool help;
 };

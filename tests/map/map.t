@@ -195,6 +195,12 @@ def what_cannot_be(folder):
             got = subhost("map", "--isolation", isolation, name, input="1\n", cwd=folder)
             ok(got.status == status and word in got.err and got.out == "",
                f"{isolation}: {name}: {status}", result=got)
+        for name, status, word in [("functions:nosuch", 127, "has no attribute 'nosuch'"),
+                                   ("functions:number", 126, "is not callable"),
+                                   ("functions:same", 0, "")]:
+            got = subhost("map", "--isolation", isolation, name, input="", cwd=folder)
+            ok(got.status == status and word in got.err and got.out == "",
+               f"{isolation}: {name}, and no line of input: {status}", result=got)
     for arguments, word in [((), "no function"), (("-j", "0", "a:b"), "not a number"),
                             (("--timeout", "x", "a:b"), "not a duration"),
                             (("--unorderd", "a:b"), "did you mean --unordered?"),
@@ -220,6 +226,17 @@ def readers_and_disks(folder):
     process.stdout.close()
     equal((process.wait(60), process.stderr.read(), json.loads(first)["index"]), (-13, b"", 0),
           "a reader that goes away ends it, as any filter")
+
+
+@test
+def native_functions(folder):
+    script(folder, "import subhost\ndef power(x): return subhost.native.pow(2, x)\n", "powers.py")
+    for isolation in "interpreter", "process":
+        got = subhost("map", "--isolation", isolation, "--native", "libm.so.6:f64 pow(f64, f64)",
+                      "powers:power", input="3\n4\n", cwd=folder)
+        equal((values(got), got.status), ([8.0, 16.0], 0), f"{isolation}: --native", result=got)
+    got = subhost("map", "--native", "nonsense", "powers:power", input="3\n", cwd=folder)
+    ok(got.status == 125 and "is not LIB:SIGNATURE" in got.err, "and what is none", result=got)
 
 
 @test
