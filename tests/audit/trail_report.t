@@ -11,7 +11,7 @@ import shutil
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import PYTHON, SOURCE, SUBHOST, equal, main, ok, run, script, skip, subhost, test
+from tap import PYTHON, SOURCE, SUBHOST, equal, lacking, main, ok, run, script, subhost, test
 
 SCHEMA = SOURCE / "docs" / "report.schema.json"
 # One of each: a fork refused, a task that raises, one that is cancelled, one whose deadline
@@ -148,7 +148,7 @@ def text(folder):
 def schema(folder):
     python = with_jsonschema()
     if not python:
-        skip("the schema", "no python here has the module jsonschema (Debian: python3-jsonschema)")
+        lacking("the schema", "jsonschema", "python3-jsonschema")
         return
     path = trail(folder)
     for name, change in {"a whole trail": bytes, "a cut one": lambda data: data[:-700],
@@ -168,7 +168,7 @@ def tap(folder):
     equal((len([1 for point, _ in points if point == "not ok"]), f"1..{len(points)}" in result.out),
           (3, True), "as many as planned")
     if not shutil.which("prove"):
-        skip("prove", "no prove command")
+        lacking("prove", "prove", "perl")
         return
     quiet = folder / "quiet"
     subhost("run", "--trail", quiet, "-c", "pass")
@@ -224,7 +224,7 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 def browser(folder):
     command = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not command:
-        skip("the page in a browser", "no Chromium here (Debian: chromium-headless-shell)")
+        lacking("the page in a browser", "chromium", "chromium-headless-shell")
         return
     result = audited(trail(folder), "--format", "html")
     probe = ("<script>document.documentElement.dataset.seen = JSON.stringify({"
