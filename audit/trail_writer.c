@@ -147,6 +147,10 @@ static bool write_full(struct trail *trail)
         from = trail->full_at;
     }
     trail->full_size = 0;
+    bool removed = subhost__trail_file_was_removed(&trail->file);
+    pthread_mutex_lock(&trail->lock);
+    trail->removed = removed;
+    pthread_mutex_unlock(&trail->lock);
     return true;
 }
 
@@ -231,6 +235,8 @@ int subhost__trail_flush(struct trail *trail, int64_t timeout)
         else if (wait_until(&trail->written, trail, deadline) == ETIMEDOUT)
             error = ETIMEDOUT;
     }
+    if (!error && trail->removed)
+        error = ENOENT;
     trail->hurry = false;
     pthread_mutex_unlock(&trail->lock);
     return error;

@@ -30,6 +30,7 @@ struct trail {
     bool hurry;          /* somebody waits */
     bool idle;           /* the writer wants to be told of the next event */
     bool stopping, gone;
+    bool removed; /* the file, by somebody */
     int64_t stop_at;
     int error;           /* of the last write; 0: it went well */
     int64_t stuck_since; /* 0: not stuck */
