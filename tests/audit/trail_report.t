@@ -137,7 +137,9 @@ def text(folder):
                     r"^ok +task-\d+ +\|- leaf <&> 0\.1: timed-out, after",
                     r"^finding +task-\d+ +`- leaf <&> 0\.1: killed by signal 9",
                     r"^finding +refusal-1 +os\.fork in task 1 \(tree\.py\): refused",
-                    r"^Cancels\n  task", r"^Forks\n  [\d.]+ \w+: process \d+ \(",
+                    r"^Cancels\n  \(rung 1: ", r"^  task \d+ \(sleeps\): a sibling failed, grace",
+                    r"^Quarantines, orphans, failures\n  [\d.]+ \w+: interpreter",
+                    r"^  7 tasks: 2 raised, .*; 6 forks; 1", r"^Forks\n  [\d.]+ \w+: process \d+ \(",
                     r"^Refusals\n  .*: os\.fork, process",
                     r"rung 1 after [\d.]+ .?s, rung 2 \(1\s+thread\)\s+after"):
         ok(re.search(pattern, result.out, re.MULTILINE), pattern, text=result.out)
