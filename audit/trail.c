@@ -1,9 +1,9 @@
 /* The trail: events from all threads, and from all processes of a tree, into one file.
  *
- * Whoever notes an event writes its line on its own stack, copies it into a bounded buffer and
- * goes on. Two buffers change places: one fills, the other is written, by a thread that does
- * nothing else (trail_writer.c), or in a forked child passed on to the supervisor by the main
- * loop. An event that finds the buffer full is lost; the loss is counted and said in the
+ * Whoever notes an event makes a record of it on its own stack, copies that into a bounded
+ * buffer and goes on. Two buffers change places: one fills; of the other, lines are made and
+ * written by a thread that does nothing else (trail_writer.c), or in a forked child passed on
+ * to the supervisor by the main loop. An event that finds the buffer full is lost; the loss is counted and said in the
  * trail. */
 #define _GNU_SOURCE
 #include "audit/trail.h"
@@ -18,7 +18,7 @@
 
 #include "audit/trail_writer.h"
 
-#define BUFFER_ROOM (TRAIL_BUFFER + 2 * TRAIL_LINE_MAX)
+#define BUFFER_ROOM (TRAIL_BUFFER + 2 * TRAIL_RECORD_MAX)
 /* What the program makes many of leaves room for what the host has to say. */
 #define PYTHON_EVENTS_ROOM (TRAIL_BUFFER / 2)
 
@@ -50,11 +50,11 @@ size_t subhost__trail_own_line(char line[TRAIL_LINE_MAX], pid_t pid,
     return subhost__trail_line(line, &head, values);
 }
 
-/* Into the buffer; beyond TRAIL_BUFFER there is room for two lines. Under lock. */
-static void append(struct trail *trail, const char *text, size_t size)
+/* Into the buffer; beyond TRAIL_BUFFER there is room for two records. Under lock. */
+static void append(struct trail *trail, const char *data, size_t size)
 {
     bool much = trail->used < TRAIL_BUFFER / 4 && trail->used + size >= TRAIL_BUFFER / 4;
-    memcpy(trail->filling + trail->used, text, size);
+    memcpy(trail->filling + trail->used, data, size);
     trail->used += size;
     trail->taken += size;
     if (trail->has_writer && (trail->idle || much))
@@ -63,14 +63,14 @@ static void append(struct trail *trail, const char *text, size_t size)
 
 static void say_lost(struct trail *trail)
 {
-    char line[TRAIL_LINE_MAX];
+    char record[TRAIL_RECORD_MAX];
     if (!trail->unsaid)
         return;
+    const struct trail_head head = head_of(trail->pid, EVENT_EVENTS_LOST);
     const struct trail_value values[] = {TRAIL_NUMBER(COUNT, trail->unsaid),
                                          {.field = FIELD_END}};
     trail->unsaid = 0;
-    append(trail, line,
-           subhost__trail_own_line(line, trail->pid, EVENT_EVENTS_LOST, values));
+    append(trail, record, subhost__trail_record(record, &head, values));
 }
 
 static void lose(struct trail *trail, uint64_t count)
@@ -119,23 +119,23 @@ const char *subhost__trail_only(struct trail *trail, const char *names)
 void subhost__trail_note(struct trail *trail, enum trail_event event, unsigned interp,
                          unsigned task, const struct trail_value *values)
 {
-    char line[TRAIL_LINE_MAX];
+    char record[TRAIL_RECORD_MAX];
     if (trail->unwanted & EVENT_BIT(event))
         return;
     struct trail_head head = head_of(trail->pid, event);
     head.interp = interp;
     head.task = task;
-    size_t size = subhost__trail_line(line, &head, values);
+    size_t size = subhost__trail_record(record, &head, values);
     size_t room = event == EVENT_PYTHON_EVENT ? PYTHON_EVENTS_ROOM : TRAIL_BUFFER;
     pthread_mutex_lock(&trail->lock);
     if (!trail->sealed) {
         trail->events++;
         if (event == EVENT_HOST_CLOSE) {
             say_lost(trail);
-            append(trail, line, size); /* for which there is room in any case */
+            append(trail, record, size); /* for which there is room in any case */
             trail->sealed = true;
         } else if (trail->used + size <= room) {
-            append(trail, line, size);
+            append(trail, record, size);
         } else {
             lose(trail, 1);
         }
@@ -170,32 +170,56 @@ static uint64_t count_events(const char *lines, size_t size)
     return count;
 }
 
+/* As many of these bytes as are whole lines; 0: not even one is. */
+static size_t whole_lines(const char *lines, size_t size)
+{
+    const char *end = size ? memrchr(lines, '\n', size) : NULL;
+    return end ? (size_t)(end - lines) + 1 : 0;
+}
+
+/* As a record; returns how much of them there was room for. Under lock. */
+static size_t append_lines(struct trail *trail, const char *lines, size_t size)
+{
+    char head[TRAIL_LINES_HEAD];
+    size_t used = trail->used + sizeof head;
+    size_t fits = used < TRAIL_BUFFER ? TRAIL_BUFFER - used : 0;
+    if (fits < size)
+        size = whole_lines(lines, fits);
+    if (size > TRAIL_CHUNK)
+        size = whole_lines(lines, TRAIL_CHUNK);
+    if (size > 0) {
+        subhost__trail_lines_head(head, size);
+        append(trail, head, sizeof head);
+        append(trail, lines, size);
+    }
+    return size;
+}
+
 void subhost__trail_pass(struct trail *trail, const char *lines, size_t size,
                          uint64_t lost)
 {
     if (!trail)
         return;
     pthread_mutex_lock(&trail->lock);
-    size_t fits = trail->used < TRAIL_BUFFER ? TRAIL_BUFFER - trail->used : 0;
-    if (fits >= size) {
-        fits = size;
-    } else {
-        const char *end = fits ? memrchr(lines, '\n', fits) : NULL;
-        fits = end ? (size_t)(end - lines) + 1 : 0;
-    }
     if (!trail->sealed) {
         trail->events += count_lines(lines, size) + lost;
         trail->lost += lost; /* the child has said it */
-        if (fits > 0)
-            append(trail, lines, fits);
-        if (fits < size) {
-            trail->lost += count_lines(lines + fits, size - fits);
-            trail->unsaid += count_events(lines + fits, size - fits);
-        }
+        for (size_t n; size > 0 && (n = append_lines(trail, lines, size)) > 0; size -= n)
+            lines += n;
+        trail->lost += count_lines(lines, size);
+        trail->unsaid += count_events(lines, size);
     }
     pthread_mutex_unlock(&trail->lock);
     if (trail->wake)
         trail->wake(trail->data);
+}
+
+size_t subhost__trail_next_text(struct trail *trail)
+{
+    if (trail->text_size == 0)
+        trail->text_size = subhost__trail_render(
+            trail->full, trail->full_size, &trail->full_at, trail->text, TRAIL_CHUNK);
+    return trail->text_size;
 }
 
 bool subhost__trail_take(struct trail *trail)
@@ -206,6 +230,7 @@ bool subhost__trail_take(struct trail *trail)
     char *empty = trail->full;
     trail->full = trail->filling;
     trail->full_size = trail->used;
+    trail->full_at = 0;
     trail->filling = empty;
     trail->used = 0;
     return true;
@@ -221,6 +246,7 @@ static void free_trail(struct trail *trail)
     pthread_mutex_destroy(&trail->lock);
     free(trail->filling);
     free(trail->full);
+    free(trail->text);
     free(trail);
 }
 
@@ -247,8 +273,9 @@ int subhost__trail_open(const struct trail_options *options, struct trail **resu
                  (unsigned long long)head.wall.tv_nsec);
     trail->filling = malloc(BUFFER_ROOM);
     trail->full = malloc(BUFFER_ROOM);
+    trail->text = malloc(TRAIL_CHUNK);
     int code = subhost__trail_file_open(&trail->file, options, err);
-    if (!code && (!trail->filling || !trail->full))
+    if (!code && (!trail->filling || !trail->full || !trail->text))
         code = subhost__fail(err, SUBHOST_ENOMEM, "the trail: out of memory");
     if (!code) {
         /* As much as is filled as a rule is there before somebody has to wait for it. */
@@ -311,7 +338,7 @@ void subhost__trail_after_fork(struct trail *trail,
     trail->pid = getpid();
     trail->has_writer = false; /* it is the parent's, as is what it has to write */
     trail->file.fd = trail->file.directory = -1;
-    trail->used = trail->full_size = 0;
+    trail->used = trail->full_size = trail->full_at = trail->text_size = 0;
     trail->events = trail->lost = trail->unsaid = trail->lost_passed = 0;
     trail->sealed = trail->hurry = trail->stopping = trail->gone = false;
     trail->pass = pass;
@@ -325,13 +352,14 @@ void subhost__trail_write(struct trail *trail)
         return;
     for (;;) {
         pthread_mutex_lock(&trail->lock);
-        bool any = trail->full_size > 0 || subhost__trail_take(trail);
+        bool any = subhost__trail_next_text(trail) > 0 ||
+                   (subhost__trail_take(trail) && subhost__trail_next_text(trail) > 0);
         uint64_t lost = trail->lost;
         pthread_mutex_unlock(&trail->lock);
-        if (!any || !trail->pass(trail->data, trail->full, trail->full_size,
+        if (!any || !trail->pass(trail->data, trail->text, trail->text_size,
                                  lost - trail->lost_passed))
             return;
         trail->lost_passed = lost;
-        trail->full_size = 0;
+        trail->text_size = 0;
     }
 }

@@ -79,7 +79,7 @@ void subhost__trail_after_fork(struct trail *trail,
 void subhost__trail_write(struct trail *trail);
 
 /* Waits until what has been noted is in the file: 0, ETIMEDOUT, or why the file does not take
- * it, an errno. Any thread, no GIL. */
+ * it, an errno; ENOENT: it has been removed. Any thread, no GIL. */
 int subhost__trail_flush(struct trail *trail, int64_t timeout);
 struct trail_counts subhost__trail_counts(struct trail *trail);
 /* Nothing is noted any more; writes the rest, which takes half a second at most. Main thread. */

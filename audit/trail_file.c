@@ -7,12 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "embed/fd.h"
 
-#define OPEN_FLAGS (O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC)
+#define OPEN_FLAGS (O_WRONLY | O_CREAT | O_CLOEXEC)
 
 /* A FIFO that nobody reads is opened for reading, too: open(2) would wait for a reader, and
  * whoever comes later finds what fits into it. Not if somebody does read: with a second
@@ -23,6 +24,26 @@ static int open_path(const char *path)
     if (fd < 0 && errno == ENXIO)
         fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     return subhost__fd_take(fd);
+}
+
+/* Makes a regular file ours, and empty: two that write into one would destroy both trails. 0 or
+ * an errno. Where a file system knows no locks, nothing is guarded. */
+static int claim(int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return errno;
+    if (!S_ISREG(status.st_mode))
+        return 0;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return EWOULDBLOCK;
+    return ftruncate(fd, 0) == 0 ? 0 : errno;
+}
+
+static bool has_name(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && status.st_nlink > 0;
 }
 
 /* A link (/dev/stdout, say) is not renamed, nor a device. */
@@ -55,12 +76,18 @@ int subhost__trail_file_open(struct trail_file *file, const struct trail_options
 {
     *file = (struct trail_file){.fd = -1, .directory = -1, .part = 1};
     file->fd = open_path(options->path);
-    int error = file->fd < 0 ? errno : 0;
+    int error = file->fd < 0 ? errno : claim(file->fd);
+    file->had_name = !error && has_name(file->fd);
     if (!error && options->limit > 0 && can_rotate(options->path))
         error = prepare_rotation(file, options);
     if (!error)
         return 0;
     subhost__trail_file_close(file);
+    if (error == EWOULDBLOCK)
+        return subhost__fail(err, SUBHOST_ESTATE,
+                             "the trail: %s: another host writes its trail into it; name "
+                             "another file",
+                             options->path);
     return subhost__fail_errno(err, error, "the trail: %s", options->path);
 }
 
@@ -113,9 +140,10 @@ int subhost__trail_file_rotate(struct trail_file *file)
     int error = shift_names(file), fd = -1;
     if (!error) {
         fd = subhost__fd_take(openat(file->directory, file->name, OPEN_FLAGS, 0666));
-        error = fd < 0 ? errno : 0;
+        error = fd < 0 ? errno : claim(fd);
     }
     if (error) {
+        subhost__fd_close(fd);
         file->limit = 0; /* on in the file that is open */
         return error;
     }
@@ -135,4 +163,9 @@ ptrdiff_t subhost__trail_file_write(struct trail_file *file, const char *text,
         file->inside = text[n - 1] != '\n';
     }
     return n;
+}
+
+bool subhost__trail_file_was_removed(const struct trail_file *file)
+{
+    return file->had_name && !has_name(file->fd);
 }

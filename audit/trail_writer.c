@@ -71,19 +71,19 @@ static void note_begin(struct trail *trail)
     pthread_mutex_unlock(&trail->lock);
 }
 
-/* `counts`: bytes that came in, and not a line of the writer's own. */
-static void note_progress(struct trail *trail, size_t size, bool counts)
+/* Some of it has been written; with that, so many bytes of records are done. */
+static void note_progress(struct trail *trail, size_t records)
 {
     pthread_mutex_lock(&trail->lock);
     trail->error = 0;
     trail->stuck_since = 0;
-    trail->out += counts ? size : 0;
+    trail->out += records;
     pthread_cond_broadcast(&trail->written);
     pthread_mutex_unlock(&trail->lock);
 }
 
 /* False: given up. */
-static bool write_lines(struct trail *trail, const char *text, size_t size, bool counts)
+static bool write_lines(struct trail *trail, const char *text, size_t size)
 {
     while (size > 0) {
         note_begin(trail);
@@ -92,7 +92,7 @@ static bool write_lines(struct trail *trail, const char *text, size_t size, bool
             return false;
         if (n <= 0)
             continue;
-        note_progress(trail, (size_t)n, counts);
+        note_progress(trail, 0);
         text += n;
         size -= (size_t)n;
     }
@@ -120,25 +120,38 @@ static bool next_file(struct trail *trail)
                                              {.field = FIELD_END}};
         size = subhost__trail_own_line(line, trail->pid, EVENT_TRAIL_CONTINUED, values);
     }
-    return write_lines(trail, line, size, false);
+    return write_lines(trail, line, size);
+}
+
+/* `text`, into as many files as it takes. */
+static bool write_text(struct trail *trail)
+{
+    const char *text = trail->text, *end = text + trail->text_size;
+    trail->text_size = 0;
+    while (text < end) {
+        size_t size = subhost__trail_file_room(&trail->file, text, (size_t)(end - text));
+        if (size == 0 ? !next_file(trail) : !write_lines(trail, text, size))
+            return false;
+        text += size;
+    }
+    return true;
 }
 
 static bool write_full(struct trail *trail)
 {
-    const char *text = trail->full, *end = text + trail->full_size;
-    while (text < end) {
-        size_t size = subhost__trail_file_room(&trail->file, text, (size_t)(end - text));
-        if (size == 0) {
-            if (!next_file(trail))
-                break;
-            continue;
-        }
-        if (!write_lines(trail, text, size, true))
-            break;
-        text += size;
+    size_t from = trail->full_at;
+    while (subhost__trail_next_text(trail) > 0) {
+        if (!write_text(trail))
+            return false;
+        note_progress(trail, trail->full_at - from);
+        from = trail->full_at;
     }
     trail->full_size = 0;
-    return text == end;
+    bool removed = subhost__trail_file_was_removed(&trail->file);
+    pthread_mutex_lock(&trail->lock);
+    trail->removed = removed;
+    pthread_mutex_unlock(&trail->lock);
+    return true;
 }
 
 /* ---- the thread ------------------------------------------------------------------- */
@@ -222,6 +235,8 @@ int subhost__trail_flush(struct trail *trail, int64_t timeout)
         else if (wait_until(&trail->written, trail, deadline) == ETIMEDOUT)
             error = ETIMEDOUT;
     }
+    if (!error && trail->removed)
+        error = ENOENT;
     trail->hurry = false;
     pthread_mutex_unlock(&trail->lock);
     return error;

@@ -46,7 +46,8 @@ ul.summary b { font-size: 1.25rem; margin-right: .35rem; }
 table { border-collapse: collapse; width: 100%; background: var(--panel); }
 th, td { text-align: left; vertical-align: top; padding: .45rem .7rem; }
 th { border-bottom: 2px solid var(--line); white-space: nowrap; }
-td { border-top: 1px solid var(--line); overflow-wrap: anywhere; min-width: 9rem; }
+td { border-top: 1px solid var(--line); overflow-wrap: anywhere; min-width: 5rem; }
+td.long { min-width: 18rem; }
 td > code { white-space: nowrap; }
 td > details { min-width: 14rem; }
 td.status, td.number { min-width: 0; overflow-wrap: normal; }

@@ -10,7 +10,8 @@ from subhost_audit.html_style import STYLE
 POLICY = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
           "img-src data:")
 
-
+# A text of more characters has a column that is wide enough for it.
+LONG = 40
 # Texts that have no column of their own in the general table.
 ELSEWHERE = ("constraint", "source", "meaning", "reason")
 
@@ -20,7 +21,10 @@ class Html(str):
 
 
 class Page:
-    """What sections of a kind's own are made with."""
+    """What sections of a kind's own are made with. `shown`: the kind's, of details."""
+
+    def __init__(self, shown=None):
+        self.shown = shown or (lambda key, value: (key, value))
 
     def text(self, value):
         if isinstance(value, Html):
@@ -49,8 +53,9 @@ class Page:
     def _cell(self, value):
         shown, key = value if isinstance(value, tuple) else (value, None)
         number = isinstance(shown, (int, float)) and not isinstance(shown, bool)
+        wide = not isinstance(shown, Html) and len(str(shown)) > LONG
         return self.element("td", "" if shown is None else shown, data_key=key,
-                            class_="number" if number else None)
+                            class_="number" if number else "long" if wide else None)
 
     def status(self, one):
         """A cell: sorted by what needs attention, and not by the alphabet."""
@@ -61,14 +66,13 @@ class Page:
     def details(self, one, short, keys=tuple(report.TEXTS)):
         """`short`, which opens to the item's texts and details."""
         pairs = [(report.TEXTS[key], one[key]) for key in keys if key in one]
-        pairs += list(one["detail"].items())
+        pairs += [self.shown(key, value) for key, value in one["detail"].items()]
         inside = [self.element("dt", key) + self.element("dd", self._value(value))
                   for key, value in pairs]
         if not inside:
             return self.text(short)
         return self.element("details", self.element("summary", short),
                             self.element("dl", *map(Html, inside)))
-
 
     def _value(self, value):
         """Several lines are what a program printed."""
@@ -88,7 +92,7 @@ def _items(document, kind, page):
 
 
 def render(document, kind, request):
-    page = Page()
+    page = Page(getattr(kind, "shown", None))
     title = f"subhost audit {document['kind']}"
     numbers = [page.element("li", page.element("b", document["summary"][status]),
                             page.element("span", status, class_=status))

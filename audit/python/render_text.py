@@ -41,7 +41,7 @@ def _clean(text):
                    for c in text)
 
 
-def _item(one, widest, style, lead=""):
+def _item(one, widest, style, lead="", shown=None):
     status, width = one["status"], max(map(len, report.STATUSES))
     head = f"{status:{width}}  {one['id']:{widest}}  {lead}"
     lines = style.wrap(head, _clean(one["title"]))
@@ -56,6 +56,7 @@ def _item(one, widest, style, lead=""):
                 yield line if index else line.replace(word, style.paint("dim", word), 1)
     if style.verbose or status != "ok":
         for key, value in one["detail"].items():
+            key, value = shown(key, value) if shown else (key, value)
             first = f"{'':{width}}    {key + ' ':11}"
             yield from style.wrap(first, _clean(str(value)), " " * (width + 15))
 
@@ -67,7 +68,8 @@ def render(document, kind, request):
     widest = min(max((len(one["id"]) for one in document["items"]), default=0), 40)
     leads = kind.leads(document) if hasattr(kind, "leads") else {}
     for one in document["items"]:
-        lines += _item(one, widest, style, leads.get(one["id"], ""))
+        lines += _item(one, widest, style, leads.get(one["id"], ""),
+                       getattr(kind, "shown", None))
     if hasattr(kind, "text"):
         lines += kind.text(document, style)
     lines += ["", report.totals(document)]

@@ -14,6 +14,7 @@ name:
     leads(document) -> {id: text in front of an item's title}      optional, in text
     html(document, page) -> [(heading, html), ...]                 optional: own sections
     picture(document, page) -> (heading, html)                     optional, before the items
+    shown(key, value) -> (word, text)                              optional: of a detail
     STYLE, SCRIPT = "css", "javascript"                            optional, for html()
 
 A renderer is a module render_FORMAT with render(document, kind, request) -> bytes.

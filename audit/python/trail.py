@@ -6,12 +6,18 @@ that ended in whatever way is as it should be, an exception or a cancel too: tha
 program and its user did. A finding is one that was killed or abandoned, that could not be
 started, or whose end is not in the trail."""
 
+import collections
+
 from subhost_audit import report, trail_files, trail_html, trail_model
 from subhost_audit.trail_html import STYLE, html, picture  # noqa: F401: parts of the kind's
 from subhost_audit.trail_model import ladder, outcome, seconds
+from subhost_audit.trail_model import shown  # noqa: F401: a part of the kind's
 
 BAD = {"killed": "a signal ended its process", "failed": "it could not be started",
        "abandoned": "it could not be interrupted; its interpreter is in quarantine"}
+# Above the ladders of cancels, for who has not read docs/cancel.md.
+RUNGS = ("(rung 1: on_cancel callbacks are called, event loops told; 2: Cancelled is raised; 3: raised "
+         "again where it was swallowed; 4: quarantine; a process is killed)")
 # So many stacks, signals and the like are shown as text; JSON has all.
 SHOWN = 20
 
@@ -107,8 +113,13 @@ FAILURES = {"interpreter": "interpreter {name} could not be created",
             "policy": "{name}: the policy forbids it"}
 
 
+def _failure(failure):
+    """In words; the interpreter of a forked child is its main one, and has no name."""
+    return FAILURES[failure["what"]].format(**failure | {"name": failure["name"] or "main"})
+
+
 def _failure_item(number, failure):
-    return report.item(f"failure-{number}", "finding", FAILURES[failure["what"]].format(**failure),
+    return report.item(f"failure-{number}", "finding", _failure(failure),
                        reason=failure["why"] or "no reason is given",
                        detail={"at": failure["at"], "pid": failure["pid"]})
 
@@ -156,6 +167,7 @@ def text(document, style):
     if "version" in about:
         yield from style.wrap("  ", f"{about['version']}; doorbell {about.get('doorbell', '?')}; "
                                     f"interruptible calls {about.get('interruptible', '?')}")
+    yield from style.wrap("  ", _clean(_story(document)))
     for heading, lines in _sections(document):
         lines = list(lines)
         if lines:
@@ -171,9 +183,32 @@ def _clean(line):
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
+def _count(number, one, many=None):
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _story(document):
+    """ "3 tasks: 2 returned, 1 killed; 1 fork; 1 refusal" """
+    outcomes = collections.Counter(task.get("outcome", "without an end")
+                                   for task in document["tasks"])
+    kinds = collections.Counter(one["what"] for one in document["failures"])
+    told = [(len(document["forks"]), "fork", "forks"),
+            (len(document["refusals"]) + kinds["policy"], "refusal", "refusals"),
+            (kinds["quarantine"], "quarantine", "quarantines"),
+            (len(document["signals"]), "signal", "signals")]
+    ends = ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
+    return "; ".join([_count(len(document["tasks"]), "task") + (f": {ends}" if ends else "")]
+                     + [_count(*one) for one in told if one[0]])
+
+
 def _sections(document):
-    yield "Cancels", (f"task {task['id']} ({task.get('name', '?')}): {task['ladder']}"
-                      for task in document["tasks"] if "ladder" in task)
+    ladders = [f"task {task['id']} ({task.get('name', '?')}): {task['ladder']}"
+               for task in document["tasks"] if "ladder" in task]
+    yield "Cancels", [RUNGS][:len(ladders)] + ladders
+    yield "Quarantines, orphans, failures", (
+        f"{seconds(one['at'])}: " + _failure(one)
+        + f", process {one['pid']}" + (f", task {one['task']}" if one.get("task") else "")
+        + (f": {one['why']}" if one["why"] else "") for one in document["failures"])
     yield "Forks", (f"{seconds(fork['at'])}: " + (
         f"by C code in process {fork['supervisor']}, thread {fork['name']}" if "by_c" in fork
         else f"process {fork['pid']} ({fork['name']}) for {fork['supervisor']}")

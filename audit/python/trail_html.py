@@ -6,14 +6,14 @@ import html as escaping
 import math
 
 from subhost_audit.render_html import Html, Page
-from subhost_audit.trail_model import seconds
+from subhost_audit.trail_model import seconds, shown
 
 # Tasks that are drawn; a picture of more would help nobody. The table has all of them.
 DRAWN = 1000
 LABEL, CHART, ROW, TOP, INDENT = 300, 1000, 22, 30, 14
 
 STYLE = """
-svg.tree { display: block; background: var(--panel); font: 12px system-ui, sans-serif; }
+svg.tree { display: block; width: 100%; min-width: 50rem; height: auto; background: var(--panel); font: 12px system-ui, sans-serif; }
 svg.tree text { fill: var(--text); }
 svg.tree .dim { fill: var(--dim); }
 svg.tree line, svg.tree path.link { stroke: var(--line); fill: none; }
@@ -50,7 +50,7 @@ BAD = ("killed", "abandoned", "failed")
 
 def columns(document):
     """Of the table of items."""
-    tasks, page = {f"task-{task['id']}": task for task in document["tasks"]}, Page()
+    tasks, page = {f"task-{task['id']}": task for task in document["tasks"]}, Page(shown)
 
     def task(one):
         return tasks.get(one["id"], {})

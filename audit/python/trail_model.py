@@ -278,6 +278,11 @@ def outcome(task):
     return f"cancelled: {why}" if words == "cancelled" else f"{words}; a cancel came: {why}"
 
 
+def shown(key, value):
+    """A detail of an item for people."""
+    return ("at", seconds(value)) if key == "at" else (key.replace("_", " "), value)
+
+
 def ladder(task):
     """ "deadline, grace 2 s: rung 1 after 82 us, rung 2 (1 thread) after ..., ended after 3 ms" """
     cancel = task.cancel

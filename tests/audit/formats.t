@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import PYTHON, SOURCE, SUBHOST, equal, main, ok, run, skip, subhost, test
+from tap import PYTHON, SOURCE, SUBHOST, equal, lacking, main, ok, run, subhost, test
 
 SCHEMA = SOURCE / "docs" / "report.schema.json"
 QUICK = ("debug-offsets", "pending-call-capacity", "end-with-second-thread")
@@ -47,7 +47,7 @@ def json_has_its_schema(tmp):
     equal((result.status, result.err, [item["id"] for item in document["items"]]),
           (0, "", list(QUICK)), "a document", result=result)
     if not with_jsonschema():
-        skip("the schema", "no python here has the module jsonschema (Debian: python3-jsonschema)")
+        lacking("the schema", "jsonschema", "python3-jsonschema")
         return
     checked = complaints(result.out)
     equal((checked.status, checked.out), (0, ""), "is valid", result=checked)
@@ -82,7 +82,7 @@ def tap(tmp):
     equal([isinstance(json.loads(value), str) for value in values], [True] * len(QUICK),
           "whose texts are JSON strings, and so YAML")
     if not shutil.which("prove"):
-        skip("prove", "no prove command")
+        lacking("prove", "prove", "perl")
         return
     proved = run(["prove", "-e", f"{SUBHOST} audit --format tap host", *QUICK], timeout=60)
     ok(proved.status == 0 and "All tests successful." in proved.out

@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import browser
-from tap import equal, main, ok, skip, subhost, test
+from tap import equal, lacking, main, ok, subhost, test
 
 QUICK = ("thread-state-ensure", "debug-offsets", "pending-call-capacity", "fork-refused",
          "audit-hooks")
@@ -77,7 +77,7 @@ def one_file(tmp):
 @test
 def in_a_browser(tmp):
     if not browser.find():
-        skip("the page in a browser", "no Chromium here (Debian: chromium-headless-shell)")
+        lacking("the page in a browser", "chromium", "chromium-headless-shell")
         return
     path = report(tmp)
     with browser.Page(path) as page:
@@ -134,7 +134,7 @@ def brightness(colour):
 @test
 def light_and_dark(tmp):
     if not browser.find():
-        skip("light and dark", "no Chromium here (Debian: chromium-headless-shell)")
+        lacking("light and dark", "chromium", "chromium-headless-shell")
         return
     path = report(tmp)
     for dark in (False, True):

@@ -211,6 +211,28 @@ def slow_readers(folder):
 
 
 @test
+def one_host_a_file(folder):
+    """Two trails in one file would destroy each other; one that was removed is not there."""
+    trail = folder / "trail"
+    text = "import sys; print(1, flush=True); sys.stdin.read()"
+    with hosted("--trail", trail, "-c", text) as program:
+        program.wait_for("1\n")
+        result = subhost("run", "--trail", trail, "-c", "print(2)")
+        ok((result.status, result.out) == (125, "") and f"the trail: {trail}: another host "
+           "writes its trail into it; name another file" in result.err,
+           "a second host is refused", result=result)
+        program.input.close()
+        equal(program.finish().status, 0, "the first one is not disturbed")
+    events = read(trail)
+    equal((events[0]["event"], events[-1]["event"], len({event["pid"] for event in events})),
+          ("host-open", "host-close", 1), "its trail is whole")
+    result = subhost("run", "--trail", trail, "-c", f"import os; os.unlink({str(trail)!r})")
+    equal((result.status, result.err),
+          (0, f"subhost: the trail is not complete: the trail: {trail}: No such file or "
+              "directory\n"), "a file that was removed", result=result)
+
+
+@test
 def all_events(folder):
     """Which events these tests, and those of C, have met."""
     unit = (SOURCE / "tests/unit/test_trail.c").read_text()

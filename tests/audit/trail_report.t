@@ -11,7 +11,7 @@ import shutil
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import PYTHON, SOURCE, SUBHOST, equal, main, ok, run, script, skip, subhost, test
+from tap import PYTHON, SOURCE, SUBHOST, equal, lacking, main, ok, run, script, subhost, test
 
 SCHEMA = SOURCE / "docs" / "report.schema.json"
 # One of each: a fork refused, a task that raises, one that is cancelled, one whose deadline
@@ -119,8 +119,10 @@ def model(folder):
     ok(refusal["what"] == "os.fork" and refusal["task"] == root["id"] and
        "tree.py:" in refusal["stack"][0], "the refusal", refusal=refusal)
     equal(len(found["forks"]), 6, "the forks")
-    equal([one["what"] for one in found["failures"]], ["quarantine"] * 2,
-          "the quarantines: the child's, which then ends itself, and the program's")
+    # The child's own may be missing: its supervisor's SIGKILL comes soon after the grace period.
+    ok([one["what"] for one in found["failures"]][-2:] in (["quarantine"], ["quarantine"] * 2),
+       "the quarantines: the child's, which then ends itself, and the program's",
+       failures=found["failures"])
     equal((found["trail"]["complete"], found["trail"]["lost"], found["unknown_events"]),
           (True, 0, {}), "a whole trail")
 
@@ -137,7 +139,9 @@ def text(folder):
                     r"^ok +task-\d+ +\|- leaf <&> 0\.1: timed-out, after",
                     r"^finding +task-\d+ +`- leaf <&> 0\.1: killed by signal 9",
                     r"^finding +refusal-1 +os\.fork in task 1 \(tree\.py\): refused",
-                    r"^Cancels\n  task", r"^Forks\n  [\d.]+ \w+: process \d+ \(",
+                    r"^Cancels\n  \(rung 1: ", r"^  task \d+ \(sleeps\): a sibling failed, grace",
+                    r"^Quarantines, orphans, failures\n  [\d.]+ \w+: interpreter",
+                    r"^  7 tasks: 2 raised, .*; 6 forks; 1", r"^Forks\n  [\d.]+ \w+: process \d+ \(",
                     r"^Refusals\n  .*: os\.fork, process",
                     r"rung 1 after [\d.]+ .?s, rung 2 \(1\s+thread\)\s+after"):
         ok(re.search(pattern, result.out, re.MULTILINE), pattern, text=result.out)
@@ -148,7 +152,7 @@ def text(folder):
 def schema(folder):
     python = with_jsonschema()
     if not python:
-        skip("the schema", "no python here has the module jsonschema (Debian: python3-jsonschema)")
+        lacking("the schema", "jsonschema", "python3-jsonschema")
         return
     path = trail(folder)
     for name, change in {"a whole trail": bytes, "a cut one": lambda data: data[:-700],
@@ -168,7 +172,7 @@ def tap(folder):
     equal((len([1 for point, _ in points if point == "not ok"]), f"1..{len(points)}" in result.out),
           (3, True), "as many as planned")
     if not shutil.which("prove"):
-        skip("prove", "no prove command")
+        lacking("prove", "prove", "perl")
         return
     quiet = folder / "quiet"
     subhost("run", "--trail", quiet, "-c", "pass")
@@ -224,7 +228,7 @@ BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-c
 def browser(folder):
     command = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not command:
-        skip("the page in a browser", "no Chromium here (Debian: chromium-headless-shell)")
+        lacking("the page in a browser", "chromium", "chromium-headless-shell")
         return
     result = audited(trail(folder), "--format", "html")
     probe = ("<script>document.documentElement.dataset.seen = JSON.stringify({"
