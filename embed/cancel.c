@@ -25,6 +25,8 @@
  * when it does not take it at all (blocked in a join(), say). */
 #define DRIVER_FIRST SUBHOST_MSEC(5)
 #define POKE_MAX SUBHOST_MSEC(50)
+/* How long the end of a pool's call waits for threads of it that were held back. */
+#define LAST_ROUNDS SUBHOST_MSEC(50)
 /* Pokes that nobody answers before the attendant is sent in. */
 #define POKES_BEFORE_ATTENDANT SUBHOST_MSEC(5)
 
@@ -201,14 +203,19 @@ static PyObject *select_threads(subhost_interp *interp, PyObject *idents,
 }
 
 /* `serial`: the cancel that they were chosen for. That was Python code, in which the task may
- * have ended and the next one begun. */
+ * have ended and the next one begun.
+ *
+ * A thread that takes or gives back a lock of importlib's is passed by: the lock would stay
+ * held, and the next import, by another thread or the next task, wait for ever. Its turn comes
+ * in a later round. No Python code runs between this look and the raise, so it is still there. */
 static void raise_in_all(subhost_interp *interp, PyObject *idents, unsigned serial)
 {
     if (interp->cancel.serial != serial)
         return;
     for (Py_ssize_t i = 0; idents && i < PyList_GET_SIZE(idents); i++) {
         unsigned long ident = PyLong_AsUnsignedLong(PyList_GET_ITEM(idents, i));
-        subhost__raise_in(interp, subhost__thread_find(interp, ident), NULL);
+        if (!subhost__frames_at_import_lock(interp, ident))
+            subhost__raise_in(interp, subhost__thread_find(interp, ident), NULL);
     }
 }
 
@@ -232,6 +239,34 @@ static void raise_round(subhost_interp *interp)
     Py_XDECREF(selected);
     Py_XDECREF(idents);
     PyErr_Clear(); /* out of memory: the next round tries again */
+}
+
+/* Whether a thread that was not reached yet stands at a lock of importlib's. */
+static bool any_held_back(subhost_interp *interp)
+{
+    PyObject *idents = thread_idents(interp);
+    PyObject *selected =
+        idents ? select_threads(interp, idents, not_reached, false) : NULL;
+    bool found = false;
+    for (Py_ssize_t i = 0; selected && !found && i < PyList_GET_SIZE(selected); i++)
+        found = subhost__frames_at_import_lock(
+            interp, PyLong_AsUnsignedLong(PyList_GET_ITEM(selected, i)));
+    Py_XDECREF(selected);
+    Py_XDECREF(idents);
+    PyErr_Clear();
+    return found;
+}
+
+void subhost__cancel_last_rounds(subhost_interp *interp)
+{
+    int64_t until = subhost__now() + LAST_ROUNDS;
+    while (interp->cancel.rungs > 1) {
+        raise_round(interp);
+        if (subhost__now() >= until || !any_held_back(interp))
+            return;
+        Py_BEGIN_ALLOW_THREADS nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+        Py_END_ALLOW_THREADS
+    }
 }
 
 static void probe_round(subhost_interp *interp)

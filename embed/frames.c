@@ -39,6 +39,41 @@ static PyObject *frame_of(PyThreadState *tstate)
     return (PyObject *)PyThreadState_GetFrame(tstate);
 }
 
+static bool is_in_file(PyFrameObject *frame, const char *file)
+{
+    PyObject *code = (PyObject *)PyFrame_GetCode(frame);
+    PyObject *name = PyObject_GetAttrString(code, "co_filename");
+    bool is = name && PyUnicode_CompareWithASCIIString(name, file) == 0;
+    Py_XDECREF(name);
+    Py_DECREF(code);
+    PyErr_Clear();
+    return is;
+}
+
+/* Where the program was interrupted, when it is the prelude that runs. */
+static PyFrameObject *program_frame(PyThreadState *tstate)
+{
+    PyFrameObject *frame = PyThreadState_GetFrame(tstate);
+    while (frame && is_in_file(frame, "<subhost.prelude>")) {
+        PyFrameObject *back = PyFrame_GetBack(frame);
+        Py_DECREF(frame);
+        frame = back;
+    }
+    return frame;
+}
+
+bool subhost__frames_at_import_lock(subhost_interp *interp, unsigned long ident)
+{
+    bool found = false;
+    PyThreadState *tstate = subhost__thread_first_state(interp);
+    for (; tstate && !found; tstate = PyThreadState_Next(tstate)) {
+        PyFrameObject *frame = tstate->thread_id == ident ? program_frame(tstate) : NULL;
+        found = frame && is_in_file(frame, "<frozen importlib._bootstrap>");
+        Py_XDECREF(frame);
+    }
+    return found;
+}
+
 /* The topmost exception that is being handled. `exc_info` is a field of the public struct,
  * and what sys._current_exceptions() looks at. */
 static PyObject *exception_of(PyThreadState *tstate)

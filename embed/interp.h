@@ -502,6 +502,9 @@ int subhost__cancel_status(enum subhost_reason reason);
 void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
                              enum subhost_reason reason, const char *text);
 void subhost__cancel_reset(subhost_interp *interp);
+/* Before that, for a pool's call: its threads that were not reached yet would run on. Driver, GIL
+ * held. */
+void subhost__cancel_last_rounds(subhost_interp *interp);
 /* The part of a drain that concerns a cancel. GIL held. */
 void subhost__cancel_service(subhost_interp *interp);
 /* The main loop's part; returns when it wants to be called again. */

@@ -42,6 +42,9 @@ PyObject *subhost__nursery_get(subhost_interp *interp, const char *name);
 /* frames.c: sys._current_frames() and sys._current_exceptions() of this interpreter. */
 PyObject *subhost__current_frames(PyObject *module, PyObject *ignored);
 PyObject *subhost__current_exceptions(PyObject *module, PyObject *ignored);
+/* Whether that thread is just now in the part of importlib that takes and gives back locks. GIL
+ * held; runs no Python code. */
+bool subhost__frames_at_import_lock(subhost_interp *interp, unsigned long ident);
 
 /* deliver.c: the class to give to PyThreadState_SetAsyncExc(); a new reference. */
 PyObject *subhost__deliver_type(PyObject *module);

@@ -419,10 +419,25 @@ static void conclude(struct process *process, const char *why)
     finish_task(process, &outcome, text);
 }
 
+/* For a task that comes too late: it would only hear that the interpreter has ended. */
+static void keep_reason(const struct process *process, const char *why)
+{
+    subhost_interp *interp = process->interp;
+    char *text;
+    if (asprintf(&text, "process %d %s%s", (int)interp->pid, why,
+                 process->hello ? "" : ", before it said hello") < 0)
+        return;
+    pthread_mutex_lock(&interp->lock);
+    free(interp->failure);
+    interp->failure = text;
+    pthread_mutex_unlock(&interp->lock);
+}
+
 static void end(struct process *process, const char *why)
 {
     subhost_interp *interp = process->interp;
     subhost_host *host = interp->host;
+    keep_reason(process, why);
     hear(process); /* what it still had to say */
     subhost__capture_finish(interp->capture);
     if (interp->current)

@@ -101,7 +101,8 @@ static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **e
         pthread_cond_signal(&interp->work);
     }
     /* Once it is set it stays. */
-    const char *why = state == INTERP_FAILED ? interp->failure : NULL;
+    const char *why =
+        state == INTERP_FAILED || state == INTERP_ENDED ? interp->failure : NULL;
     pthread_mutex_unlock(&interp->lock);
     if (!refused && interp->process)
         subhost__loop_wake(interp->host);
@@ -111,7 +112,7 @@ static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **e
     return subhost__fail(
         err, state == INTERP_QUARANTINED ? SUBHOST_EQUARANTINED : SUBHOST_ESTATE,
         "subhost_submit: interpreter %u is %s%s%s", interp->serial,
-        interp->releasing ? "released" : subhost__interp_state_name(state),
+        interp->releasing && !why ? "released" : subhost__interp_state_name(state),
         why ? ": " : "", why ? why : "");
 }
 

@@ -155,6 +155,8 @@ static bool end_cancel(subhost_interp *interp, subhost_task *task)
     pthread_mutex_unlock(&interp->lock);
     if (latency > 0)
         subhost__cancel_note_latency(interp->host, latency);
+    if (ours)
+        subhost__cancel_last_rounds(interp);
     subhost__cancel_reset(interp);
     subhost__task_forget_cancel(task);
     return ours;

@@ -20,11 +20,14 @@ MIXES = ("processes", "interpreters", "mixed", "levels")
 GRACE = 0.5
 
 
-def grow(tmp, *words, options=(), times=1, timeout=15, **more):
-    """(Result, what was left, one dict a round) of `subhost run OPTIONS tree.py WORDS`."""
+def grow(tmp, *words, options=(), grace=10 * GRACE, times=1, timeout=15, **more):
+    """(Result, what was left, one dict a round) of `subhost run OPTIONS tree.py WORDS`.
+
+    A grace period that would be seen: no timeout may be what ends a tree. Nor is a task that
+    got no CPU time for half a second, and was killed for it, among the errors."""
     report = tmp / "report"
     report.unlink(missing_ok=True)
-    result, left = finished([SUBHOST, "run", "--grace", f"{GRACE}s", *options, TREE, "--report",
+    result, left = finished([SUBHOST, "run", "--grace", f"{grace}s", *options, TREE, "--report",
                              report, "--rounds", times, *words], timeout=timeout, **more)
     lines = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
     return result, left, lines
@@ -72,9 +75,7 @@ def only_leaf_errors(line):
 def tree_of_15(tmp):
     times = rounds(6)
     for mix in MIXES:
-        # A grace period that would be seen: no timeout may be what ends it.
-        run = grow(tmp, "--mix", mix, options=("--grace", "5s"), times=times,
-                   timeout=20 + 2 * times)
+        run = grow(tmp, "--mix", mix, times=times, timeout=20 + 2 * times)
         median = judge(f"the tree of 15, {mix}, leaves that raise", run, times,
                        errors=only_leaf_errors)
         # The promise is for 3.14 on a quiet machine.
@@ -111,7 +112,8 @@ def leaves_that_ignore_cancelled(tmp):
     for mix in MIXES:
         times = rounds(2) if mix == "processes" else 1  # what was abandoned stays
         judge(f"{mix}: leaves that ignore Cancelled",
-              grow(tmp, "--mix", mix, "--leaf", "ignore", times=times, timeout=15 + 4 * times),
+              grow(tmp, "--mix", mix, "--leaf", "ignore", grace=GRACE, times=times,
+                   timeout=15 + 4 * times),
               times, status=(0,) if mix == "processes" else (0, 137),
               errors=lambda line: line["errors"].get("LeafError") == 1,
               late=lambda line: GRACE * 0.8 <= line["teardown"] < 3 * GRACE + 1.0 * PATIENCE)
@@ -141,18 +143,19 @@ def nobody_reads(tmp):
     try:
         for mix in MIXES:
             judge(f"{mix}: stdout is a full pipe, a line in each task's buffer",
-                  grow(tmp, "--mix", mix, "--leaf", "wait", "--say", stdout=writer,
-                       timeout=8), 1,
+                  grow(tmp, "--mix", mix, "--leaf", "wait", "--say", grace=GRACE,
+                       stdout=writer, timeout=8), 1,
                   status=(0, 120, 137), errors=lambda line: line["errors"].get("LeafError") == 1,
                   late=lambda line: line["teardown"] < 3 * GRACE + 1.0 * PATIENCE)
             judge(f"{mix}: stdout is a full pipe, leaves that print",
-                  grow(tmp, "--mix", mix, "--leaf", "print", stdout=writer, timeout=8), 1,
+                  grow(tmp, "--mix", mix, "--leaf", "print", grace=GRACE, stdout=writer,
+                       timeout=8), 1,
                   status=(0, 120, 137), errors=lambda line: line["errors"].get("LeafError") == 1,
                   late=lambda line: line["teardown"] < 3 * GRACE + 1.0 * PATIENCE)
         for mix in ("processes", "mixed"):
             judge(f"{mix}: stdout and stderr are a full pipe, captured, leaves that print",
-                  grow(tmp, "--mix", mix, "--leaf", "print", options=("--capture",), stdout=writer,
-                       stderr=writer, timeout=8), 1, status=(0, 120, 137),
+                  grow(tmp, "--mix", mix, "--leaf", "print", options=("--capture",), grace=GRACE,
+                       stdout=writer, stderr=writer, timeout=8), 1, status=(0, 120, 137),
                   errors=lambda line: line["errors"].get("LeafError") == 1,
                   late=lambda line: line["teardown"] < 3 * GRACE + 1.0 * PATIENCE)
     finally:

@@ -136,7 +136,7 @@ def sigint_to_one(tmp):
 @test
 def detached(tmp):
     """Under the policy `detach` an orphan goes on, and SIGINT ends it as it ends a root."""
-    option = ("--set", "orphan=detach")
+    option = ("--set", "fork.orphan=detach")
     probe = subhost("run", *option, "-c", "pass")
     if probe.status:
         skip("orphans under detach", f"no such policy yet: {probe.last}")

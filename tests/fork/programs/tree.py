@@ -136,7 +136,9 @@ def one_round(o):
         "errors": dict(collections.Counter(
             "LeafError" if "LeafError" in f"{type(e).__name__} {e}" else type(e).__name__
             for e in found)),
-        "texts": sorted({f"{type(e).__name__}: {e}"[:300] for e in found})[:5],
+        # What should not be among them first.
+        "texts": sorted({f"{type(e).__name__}: {e}"[:300] for e in found},
+                        key=lambda text: ("LeafError" in text, text))[:5],
         "others": session_others(), "descriptors": count_descriptors(o["open"]),
     }
 
