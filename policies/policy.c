@@ -252,6 +252,17 @@ static int forbid(enum policy_key key, const subhost_policy *base,
     return code;
 }
 
+bool subhost__policy_contains(const subhost_policy *outer, const subhost_policy *inner)
+{
+    for (int key = 0; outer && outer != inner && key < POLICY_KEY_COUNT; key++) {
+        if (!subhost__policy_is_within(
+                (enum policy_key)key, subhost__policy_value(outer, (enum policy_key)key),
+                subhost__policy_value(inner, (enum policy_key)key)))
+            return false;
+    }
+    return true;
+}
+
 int subhost__policy_narrow(const subhost_policy *base, const subhost_policy *over,
                            enum policy_scope least, subhost_policy **result,
                            subhost_error **err)

@@ -25,9 +25,9 @@ TASKS = """
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             return f"{type(error).__name__}: {error}"
-    def one(function, **more):
+    def one(function, *args, **more):
         with subhost.open_nursery() as nursery:
-            return nursery.start(function, **more).result()
+            return nursery.start(function, *args, **more).result()
 """
 
 
@@ -346,6 +346,66 @@ def imports_unsupported(folder):
        "shared: a program that catches the ImportError goes its own way")
     found = seen(folder, text, "imports.unsupported=shared", "interpreter.obmalloc=own")
     ok("does not support loading" in found, "shared: it begins anew once", found=found)
+
+
+UNSUPPORTED = TASKS + f"""
+    def load(word):
+        sys.path.insert(0, {str(NATIVE)!r})
+        import single_phase
+        return word, os.environ["HERE"], os.getcwd(), subhost.current().isolation
+    if __name__ == "__main__":
+        print("begun", flush=True)
+        os.environ["HERE"] = "there"
+        print(tried(one, load, "a task"), flush=True)
+        print(load("the program"))
+"""
+
+
+@test
+def imports_unsupported_process(folder):
+    """A task, and then the program, begin anew in processes, as they would have gone on."""
+    trail = folder / "trail"
+    lines = seen(folder, UNSUPPORTED, "imports.unsupported=process", f"audit.trail={trail}",
+                 "limits.timeout=20s", cwd=folder).splitlines()
+    task = repr(("a task", "there", str(folder), "process"))
+    equal(lines, ["begun", task] * 2 + [repr(("the program", "there", str(folder), "process"))],
+          "process: a task begins anew, and then the program")
+    anew = [json.loads(line) for line in trail.read_text().splitlines() if '"begun-anew"' in line]
+    equal([event["isolation"] for event in anew], ["process"] * 3, "process: the trail says so")
+    code = (f"import sys; sys.path.insert(0, {str(NATIVE)!r}); import single_phase\n"
+            "print('up', flush=True); import time; time.sleep(20)")
+    process = hosted("--set", "imports.unsupported=process", "-c", code)
+    process.wait_for("up")
+    process.signal(signal.SIGINT)
+    equal(process.finish().status, 130, "process: what runs there is cancelled as ever")
+    found = seen(folder, UNSUPPORTED, "imports.unsupported=process", "fork.mode=deny")
+    ok(found.count("begun") == 1 and "does not support loading" in found,
+       "process: not where processes are refused", found=found)
+
+
+@test
+def imports_unsupported_warn(folder):
+    trail = folder / "trail"
+    found = seen(folder, SINGLE_PHASE, "imports.unsupported=warn", f"audit.trail={trail}")
+    ok("loaded" in found and f"{folder / 'program.py'}:4: RuntimeWarning: the extension module "
+       "'single_phase' does not support a GIL of its own" in found,
+       "warn: it is loaded, and a warning says what that means, and where", found=found)
+    ok('"import-warned", "name": "single_phase"' in trail.read_text(), "warn: so does the trail")
+    found = seen(folder, UNSUPPORTED, "imports.unsupported=warn")
+    ok(found.count("RuntimeWarning") == 2 and "'a task'" in found and "'interpreter'" in found,
+       "warn: in tasks, too", found=found)
+    override = f"""
+        import importlib.util, sys
+        sys.path.insert(0, {str(NATIVE)!r})
+        with importlib.util._incompatible_extension_module_restrictions(disable_check=True):
+            import single_phase
+        print("loaded")
+    """
+    found = seen(folder, override, "imports.unsupported=shared")
+    ok("RuntimeError: the check of extension modules stays on" in found and "loaded" not in
+       found.splitlines(), "else a program cannot turn the check off", found=found)
+    found = seen(folder, override, "imports.unsupported=warn")
+    ok("loaded" in found.splitlines(), "warn: it can", found=found)
 
 
 # ---- signals ----------------------------------------------------------------------------
