@@ -113,6 +113,33 @@ def interpreter_site(folder):
     text = "import sys; print('site' in sys.modules, sys.flags.no_site)"
     equal(seen(folder, text, "interpreter.site=true"), "True 0", "true: site was imported")
     equal(seen(folder, text, "interpreter.site=false"), "False 1", "false: as python -S")
+    tasks = TASKS + """
+    def look():
+        import builtins
+        return "site" in sys.modules, sys.flags.no_site, hasattr(builtins, "exit")
+    if __name__ == "__main__":
+        for isolation in ("interpreter", "process"):
+            for site in (True, False):
+                print(*one(look, isolation=isolation, policy={"interpreter.site": site}))
+    """
+    for of_host in ("true", "false"):
+        equal(seen(folder, tasks, f"interpreter.site={of_host}").splitlines(),
+              ["True 0 True", "False 1 False"] * 2,
+              f"for a task, in a process too, where the host has {of_host}")
+
+
+@key("interpreter.create", "nested")
+def interpreter_create(folder):
+    text = TASKS + """
+    import _interpreters
+    if __name__ == "__main__":
+        made = tried(_interpreters.create)
+        print(made if isinstance(made, str) else tried(_interpreters.destroy, made), one(int))
+    """
+    equal(seen(folder, text, "interpreter.create=true"), "None 0", "true: a program makes one")
+    found = seen(folder, text, "interpreter.create=false")
+    ok("InterpreterError: " in found and "(interpreter.create = false, from --set)" in found
+       and found.endswith(" 0"), "false: it does not; a nursery's are the host's", found=found)
 
 
 @key("interpreter.preload", "x" * 5000)
@@ -123,6 +150,15 @@ def interpreter_preload(folder):
     equal(in_process(folder, "return 'colorsys' in sys.modules", "interpreter.preload=colorsys"),
           "True", "in the image of processes, too")
     ok("nonesuch" in seen(folder, text, "interpreter.preload=nonesuch"), "a missing one is named")
+    tasks = TASKS + """
+    def look():
+        return "colorsys" in sys.modules
+    if __name__ == "__main__":
+        for isolation in ("interpreter", "process"):
+            print(one(look, isolation=isolation, policy={"interpreter.preload": ["colorsys"]}),
+                  one(look, isolation=isolation))
+    """
+    equal(seen(folder, tasks).splitlines(), ["True False"] * 2, "for one task, in a process too")
 
 
 # ---- cancel -----------------------------------------------------------------------------
