@@ -70,7 +70,8 @@
     X(LIMITS_CHILDREN, "limits.children", INTEGER, "0", "0..1000000", LESS_0, HOST,      \
       "processes alive at once in the tree; 0: no limit")                                \
     X(LIMITS_MEMORY, "limits.memory", SIZE, "0", "0..1TiB", LESS_0, TASK,                \
-      "memory that a process may take beyond what it is forked with; 0: no limit")       \
+      "private memory that a process may take beyond what it is forked with; 0: no "     \
+      "limit")                                                                           \
     X(LIMITS_CPU, "limits.cpu", DURATION, "0", "0..36500d", LESS_0, TASK,                \
       "CPU time of a process, in whole seconds; 0: no limit")                            \
     X(LIMITS_OPEN_FILES, "limits.open_files", INTEGER, "0", "0..1000000", LESS_0, TASK,  \
