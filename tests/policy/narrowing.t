@@ -200,7 +200,8 @@ def ways_around(folder):
         if isolation in ("taken", "not"):
             equal(line, "not taken", "nothing has run in the parent's interpreter")
         elif (isolation, name) == ("interpreter", "more_memory"):
-            equal(found, ["(-1, -1)"], "interpreter: it has no limit of memory that could go")
+            ok(found[0] in ("(-1, -1)", repr((2 ** 64 - 1,) * 2)),
+               "interpreter: it has no limit of memory that could go", found=found)
         else:
             ok(words[name] in found[0], f"{isolation}: {name}", line=line)
 
