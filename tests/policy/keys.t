@@ -226,7 +226,7 @@ def cancel_rungs(folder):
     text = STUBBORN.replace("import time", """import subhost, time
     subhost.on_cancel(lambda: print("asked", flush=True))""")
     found = {rungs: seen(folder, text, f"cancel.rungs={rungs}", "cancel.grace=600ms",
-                         "limits.timeout=100ms") for rungs in (1, 2, 3)}
+                         "limits.timeout=300ms") for rungs in (1, 2, 3)}
     counts = {rungs: (text.count("asked"), text.count("Cancelled")) for rungs, text in found.items()}
     equal(counts[1], (1, 0), "1: asked, and nothing raised", found=found)
     equal(counts[2], (1, 1), "2: raised once", found=found)
