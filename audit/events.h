@@ -96,8 +96,9 @@ enum trail_field {
     X(TASK_STARTED, "task-started", "a task begins to run",                              \
       "name parent kind isolation worker timeout")                                       \
     X(BEGUN_ANEW, "begun-anew",                                                          \
-      "a module refuses a GIL of its own: the task begins again with the shared one",    \
-      "why")                                                                             \
+      "a module refuses its own GIL: the task begins again, elsewhere", "isolation why") \
+    X(IMPORT_WARNED, "import-warned",                                                    \
+      "a module without support for a GIL of its own was loaded all the same", "name")   \
     X(TASK_ENDED, "task-ended", "the one terminal event of a task",                      \
       "name parent outcome code status reason detail duration")                          \
     X(CANCEL_REQUESTED, "cancel-requested", "somebody has asked for the task's end",     \

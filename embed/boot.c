@@ -215,6 +215,7 @@ int subhost__boot(subhost_host *host, subhost_error **err)
     subhost__interpose_check();
     host->no_siblings = subhost__siblings_check(host->options.no_sibling_detach);
     code = subhost__guard_open(err);
+    subhost__occupy();
     host->main_tstate = PyEval_SaveThread();
     return code;
 }
@@ -227,6 +228,7 @@ int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_er
         return 0;
     PyEval_RestoreThread(host->main_tstate);
     host->main_tstate = NULL;
+    subhost__vacate();
     subhost__guard_close();
     if (Py_FinalizeEx() < 0)
         return subhost__fail(err, SUBHOST_EPYTHON, "Py_FinalizeEx failed to flush");
@@ -238,7 +240,7 @@ int subhost__unboot(subhost_host *host, enum subhost_close_mode mode, subhost_er
 /* The main interpreter starts without site, which saves its time, and every interpreter
  * copies its configuration. So sys.flags says no_site everywhere; where a program runs,
  * that is set right before site is imported, which looks at it. */
-int subhost__boot_site(void)
+static int set_no_site(long value)
 {
     PyObject *flags = PySys_GetObject("flags"); /* borrowed */
     if (!flags) {
@@ -256,18 +258,31 @@ int subhost__boot_site(void)
                        PyUnicode_EqualToUTF8(PyTuple_GET_ITEM(names, i), "no_site");
         PyStructSequence_SetItem(copy, i,
                                  no_site
-                                     ? PyLong_FromLong(0)
+                                     ? PyLong_FromLong(value)
                                      : Py_XNewRef(PyStructSequence_GetItem(flags, i)));
     }
     int result = copy && names && length > 0 ? PySys_SetObject("flags", copy) : -1;
     Py_XDECREF(count);
     Py_XDECREF(names);
     Py_XDECREF(copy);
-    if (result < 0)
+    return result;
+}
+
+int subhost__boot_site(void)
+{
+    if (set_no_site(0) < 0)
         return -1;
     PyObject *site = PyImport_ImportModule("site");
     Py_XDECREF(site);
     return site ? 0 : -1;
+}
+
+int subhost__boot_without_site(subhost_interp *interp)
+{
+    PyObject *done =
+        set_no_site(1) < 0 ? NULL : subhost__prelude_call(interp, "forget_site", "()");
+    Py_XDECREF(done);
+    return done ? 0 : -1;
 }
 
 /* ---- versions ------------------------------------------------------------------- */

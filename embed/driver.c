@@ -83,6 +83,7 @@ static bool new_interpreter(subhost_interp *interp)
     interp->py = PyThreadState_GetInterpreter(tstate);
     interp->driver_tstate = tstate;
     interp->programs_run = 0;
+    subhost__occupy();
     subhost__thread_open_door(interp);
     return true;
 }
@@ -137,6 +138,7 @@ static bool enter_main(subhost_interp *interp)
     }
     PyEval_RestoreThread(tstate);
     interp->driver_tstate = tstate;
+    subhost__occupy();
     subhost__thread_open_door(interp);
     bool ok = call_prelude(interp, "become_child") == 0;
     if (ok)
@@ -259,6 +261,7 @@ static bool end_interpreter(subhost_interp *interp)
     Py_XDECREF(module);
     PyThreadState *tstate = interp->driver_tstate;
     interp->driver_tstate = NULL;
+    subhost__vacate();
     Py_EndInterpreter(tstate);
     subhost__buffers_end(interp);
     NOTE(interp, INTERP_ENDED, TRAIL_TEXT(NAME, interp->name));
@@ -295,7 +298,7 @@ static void note_cancel_latency(subhost_interp *interp)
 }
 
 /* In front of all others, with what is left of its time; the next interpreter shares the main
- * GIL. False: it is cancelled. Under interp->lock. */
+ * GIL, or is that of a process. False: it is cancelled. Under interp->lock. */
 static bool queue_again(subhost_interp *interp, subhost_task *task)
 {
     if (atomic_load(&interp->cancel.requested))
@@ -308,7 +311,10 @@ static bool queue_again(subhost_interp *interp, subhost_task *task)
     interp->queue = task;
     if (!task->next)
         interp->queue_tail = &task->next;
-    interp->gil = SUBHOST_GIL_SHARED;
+    if (subhost__policing_anew(interp, task) == ANEW_PROCESS)
+        interp->isolation = SUBHOST_ISOLATION_PROCESS;
+    else
+        interp->gil = SUBHOST_GIL_SHARED;
     return true;
 }
 
@@ -322,7 +328,6 @@ static bool run_task(subhost_interp *interp, subhost_task *task)
     pthread_mutex_unlock(&interp->host->lock);
 
     PyEval_RestoreThread(interp->driver_tstate);
-    subhost__policing_begin(interp, task);
     subhost__program_run(interp, task, &outcome, &detail);
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_IDLE);
@@ -384,7 +389,19 @@ static bool has_work(subhost_interp *interp)
     return has;
 }
 
-static void drive(subhost_interp *interp)
+/* What is left to run runs in a process, which is the main loop's. False: it could not be
+ * ended here, and was abandoned. */
+static bool leave_to_process(subhost_interp *interp)
+{
+    if (set_state(interp, INTERP_CLOSING) && end_interpreter(interp) &&
+        set_state(interp, INTERP_STARTING))
+        return true;
+    subhost__interp_abandon(interp, NULL);
+    return false;
+}
+
+/* True: a process goes on. */
+static bool drive(subhost_interp *interp)
 {
     if (!create(interp)) {
         set_state(interp, INTERP_FAILED);
@@ -394,10 +411,10 @@ static void drive(subhost_interp *interp)
             why = NULL;
         subhost__task_end_queue(interp, SUBHOST_FAILED, -1, why ? why : "out of memory");
         free(why);
-        return;
+        return false;
     }
     if (!set_state(interp, INTERP_IDLE))
-        return;
+        return false;
     subhost_task *task;
     while ((task = next_task(interp))) {
         bool fresh = task->fresh;
@@ -405,18 +422,21 @@ static void drive(subhost_interp *interp)
         fresh = (fresh || is_used_up(interp) || task->anew) && has_work(interp);
         subhost_task_release(task);
         if (!ours)
-            return; /* abandoned, and back after all: nobody waits for it any more */
+            return false; /* abandoned, and back after all: nobody waits for it any more */
+        if (interp->isolation == SUBHOST_ISOLATION_PROCESS)
+            return leave_to_process(interp);
         if (fresh && !interp->is_main && !renew(interp)) {
             subhost__interp_abandon(interp, NULL);
-            return;
+            return false;
         }
     }
     if (!set_state(interp, INTERP_CLOSING))
-        return;
+        return false;
     if (end_interpreter(interp))
         set_state(interp, INTERP_ENDED);
     else
         subhost__interp_abandon(interp, NULL);
+    return false;
 }
 
 void *subhost__driver_main(void *arg)
@@ -428,15 +448,19 @@ void *subhost__driver_main(void *arg)
     interp->driver = pthread_self();
     subhost__thread_forget(); /* a hosted creator's interpreter is not ours */
     struct thread *self = subhost__thread_adopt(interp, THREAD_DRIVER);
+    bool moves = false;
     if (self) {
         interp->driver_thread = self;
-        drive(interp);
+        moves = drive(interp);
     } else {
         set_state(interp, INTERP_FAILED);
         subhost__task_end_queue(interp, SUBHOST_FAILED, -1, "out of memory");
     }
     pthread_mutex_lock(&interp->lock);
-    interp->driver_gone = true;
+    if (moves)
+        atomic_store(&interp->moves, true); /* the main loop takes it over */
+    else
+        interp->driver_gone = true;
     pthread_cond_broadcast(&interp->work);
     pthread_mutex_unlock(&interp->lock);
     subhost__loop_wake(interp->host);

@@ -119,7 +119,8 @@ static int on_audit_event(const char *event, PyObject *args, void *data)
             return 0;
         return subhost__policing_event(event, args) < 0 ? -1 : refuse_preexec_fn();
     }
-    if (strncmp(event, "_thread.", 8) == 0)
+    if (strncmp(event, "_thread.", 8) == 0 || strncmp(event, "resource.", 9) == 0 ||
+        strcmp(event, "import") == 0)
         return subhost__policing_event(event, args);
     if (strncmp(event, "os.", 3) != 0)
         return 0;

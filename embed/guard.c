@@ -37,6 +37,7 @@
 #include <unistd.h>
 
 #include "interp.h"
+#include "interpose.h"
 
 #define STATUS 126
 #define LINE_TIMEOUT SUBHOST_MSEC(200)
@@ -161,6 +162,7 @@ static void after_fork_in_child(void)
     if (!is_guarded())
         return;
     atomic_store(&subhost__guard_is_raw, true);
+    subhost__exec_after_fork();
     /* It is no hosted thread any more: the wrapped calls go straight through, and touch no
      * lock of ours. */
     subhost__thread_disown();

@@ -150,6 +150,7 @@ static int start_driver(subhost_interp *interp)
     int error = subhost__start_with_main_stack(&interp->driver,
                                                interp->starts_near ? &here : NULL,
                                                subhost__driver_main, interp);
+    interp->has_driver = !error;
     if (error)
         subhost__interp_unref(interp);
     return error;
@@ -165,8 +166,27 @@ bool subhost__interp_is_unwanted(subhost_interp *interp)
 
 void subhost__interp_join(subhost_interp *interp)
 {
-    if (!interp->process)
+    if (interp->has_driver)
         pthread_join(interp->driver, NULL);
+    interp->has_driver = false;
+}
+
+void subhost__interp_move(subhost_interp *interp)
+{
+    subhost__interp_join(interp); /* it is at its last few instructions */
+    atomic_store(&interp->moves, false);
+    atomic_store(&interp->pid, 0);
+    atomic_store(&interp->signals_handled, 0);
+    struct process *process = subhost__process_new(interp);
+    if (process) {
+        interp->process = process;
+        return;
+    }
+    pthread_mutex_lock(&interp->lock);
+    subhost__interp_enter(interp, INTERP_FAILED);
+    interp->driver_gone = true;
+    pthread_mutex_unlock(&interp->lock);
+    subhost__task_end_queue(interp, SUBHOST_FAILED, -1, "out of memory");
 }
 
 /* Locks and the like. 0 or an errno. */
@@ -260,6 +280,7 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
     }
     interp->policy = policy;
     interp->gil = subhost__policing_gil(policy);
+    atomic_store(&interp->no_exec, !subhost__policy_number(policy, POLICY_EXEC_ALLOW));
 
     if (host->options.on_output && !(interp->capture = subhost__capture_new(interp))) {
         int error = errno;

@@ -43,6 +43,7 @@ struct thread {
     bool is_driver;
     bool is_attendant;
     bool is_visitor; /* of C code that came by a callback: its record is on its stack */
+    subhost_policy *policy; /* of the task that started it, a reference; NULL: none */
     /* Inside an interposed call that may block, with no GIL held. Set by the thread. */
     atomic_bool in_call;
     /* Set by the one who kicks, before the signal; taken by the thread. */
@@ -147,10 +148,15 @@ struct subhost_interp {
     _Atomic pid_t pid;       /* of the process that it lives in; 0: not forked yet */
     struct capture *capture; /* of its output, or NULL; the main thread's */
     char *last_task;         /* the name of the task that ended last, under lock; owned */
-    struct process *process; /* the forked child that it lives in; NULL: it lives here */
-    bool is_main;            /* it is this forked child's main interpreter */
+    /* The forked child that it lives in, or is to; NULL: it lives here. Set once. */
+    struct process *_Atomic process;
+    atomic_bool
+        moves;    /* its driver has left it to a process, which is not asked for yet */
+    bool is_main; /* it is this forked child's main interpreter */
 
     pthread_t driver;
+    atomic_bool no_exec; /* its task must not start other programs (exec.allow) */
+    bool has_driver;     /* there is a thread to be joined; the main thread's */
     struct thread *driver_thread;
     cpu_set_t cpus; /* the driver's own, where starts_near */
     bool starts_near;
@@ -321,6 +327,11 @@ int subhost__boot(subhost_host *host, subhost_error **err);
 int subhost__unboot(subhost_host *host, enum subhost_close_mode mode,
                     subhost_error **err);
 
+/* occupy.c: the current interpreter is the host's, and not to be used or destroyed by CPython's
+ * `_interpreters`, while the current thread state lives; and no more. GIL held. */
+void subhost__occupy(void);
+void subhost__vacate(void);
+
 /* interp.c */
 void subhost__interp_ref(subhost_interp *interp);
 void subhost__interp_unref(subhost_interp *interp);
@@ -332,6 +343,8 @@ const char *subhost__interp_state_name(enum interp_state state);
 const char *subhost__gil_name(enum subhost_gil gil);
 /* Made for one call, which has been cancelled meanwhile: others wait for their turn. */
 bool subhost__interp_is_unwanted(subhost_interp *interp);
+/* Asks for the process that its driver has left it to (imports.unsupported). Main thread. */
+void subhost__interp_move(subhost_interp *interp);
 /* Waits for a driver thread that has left, or is about to. Main thread. */
 void subhost__interp_join(subhost_interp *interp);
 /* The record of the main interpreter, in which a forked child runs its task; in no list.

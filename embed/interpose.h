@@ -11,4 +11,8 @@ int subhost__thread_create_hosted(int (*create)(pthread_t *, const pthread_attr_
                                   pthread_t *thread, const pthread_attr_t *attr,
                                   void *(*function)(void *), void *arg);
 
+/* interpose_exec.c: in a child of a fork() by C code, while its thread still has its record.
+ * Async-signal-safe. */
+void subhost__exec_after_fork(void);
+
 #endif

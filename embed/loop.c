@@ -186,6 +186,8 @@ static int64_t tick(subhost_host *host)
     subhost_interp *interp = host->interps;
     pthread_mutex_unlock(&host->lock);
     for (; interp; interp = interp->next) {
+        if (atomic_load(&interp->moves))
+            subhost__interp_move(interp);
         int64_t at = interp->process ? subhost__process_tick(interp, now)
                                      : subhost__cancel_tick(interp, now);
         if (at < next)

@@ -407,7 +407,27 @@ static PyObject *host_refuse_exec(PyObject *module, PyObject *what)
     Py_RETURN_NONE;
 }
 
+static PyObject *host_loads_anything(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = hosted_state(module);
+    return state ? PyBool_FromLong(subhost__policing_loads_anything(state->interp))
+                 : NULL;
+}
+
+static PyObject *host_note_import(PyObject *module, PyObject *name)
+{
+    struct module_state *state = hosted_state(module);
+    const char *text = state ? PyUnicode_AsUTF8(name) : NULL;
+    if (!text)
+        return NULL;
+    NOTE(state->interp, IMPORT_WARNED, TRAIL_TEXT(NAME, text));
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef host_methods[] = {
+    {"loads_anything", host_loads_anything, METH_NOARGS, NULL},
+    {"note_import", host_note_import, METH_O, NULL},
     {"refuse_exec", host_refuse_exec, METH_O, NULL},
     {"current_frames", subhost__current_frames, METH_NOARGS, NULL},
     {"current_exceptions", subhost__current_exceptions, METH_NOARGS, NULL},

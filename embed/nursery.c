@@ -365,6 +365,14 @@ static PyObject *host_submit(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_RuntimeError, "no task runs in this interpreter");
         return NULL;
     }
+    if (!subhost__policing_may_start(parent->policy)) {
+        PyErr_SetString(
+            PyExc_PermissionError,
+            "the task could not be started: the task that runs here may do more "
+            "than the one that has started this thread");
+        subhost_task_release(parent);
+        return NULL;
+    }
     call.policy = NULL;
     subhost_task *task =
         narrow_policy(parent, &call) ? submit(parent, self->nursery, &call) : NULL;
@@ -512,7 +520,16 @@ static PyObject *host_cancel_requested(PyObject *module, PyObject *nursery)
     return PyBool_FromLong(atomic_load(&self->interp->cancel.requested));
 }
 
+/* Whether a task that is started here may come to run in a process. */
+static PyObject *host_may_move(PyObject *module, PyObject *nursery)
+{
+    (void)module;
+    const NurseryObject *self = (NurseryObject *)nursery;
+    return PyBool_FromLong(subhost__policing_moves(self->interp->policy));
+}
+
 static PyMethodDef host_methods[] = {
+    {"may_move", host_may_move, METH_O, NULL},
     {"cancel_requested", host_cancel_requested, METH_O, NULL},
     {"compile", host_compile, METH_VARARGS, NULL},
     {"submit", host_submit, METH_VARARGS, NULL},
@@ -623,7 +640,7 @@ PyObject *subhost__call_run(subhost_interp *interp, subhost_task *task)
                                                         (Py_ssize_t)task->payload_size)
                             : NULL;
     /* It may be large, and is seldom needed twice. */
-    if (!subhost__policing_may_begin_anew(interp)) {
+    if (subhost__policing_anew(interp, task) == ANEW_NOT) {
         free(task->payload);
         task->payload = NULL;
         task->payload_size = 0;

@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "boot.h"
 #include "module.h"
 
 /* Some policy of this process has something given: else no event is looked at. */
@@ -321,7 +322,8 @@ int subhost__policing_refuse(const subhost_policy *policy, enum policy_key key,
     X("_thread.start_new_thread", POLICY_THREADS_ALLOW, PyExc_RuntimeError)              \
     X("_thread.start_joinable_thread", POLICY_THREADS_ALLOW, PyExc_RuntimeError)         \
     X("_thread.start_new_thread", POLICY_THREADS_DAEMON, PyExc_RuntimeError)             \
-    X("_thread.start_joinable_thread", POLICY_THREADS_DAEMON, PyExc_RuntimeError)
+    X("_thread.start_joinable_thread", POLICY_THREADS_DAEMON, PyExc_RuntimeError)        \
+    X("import", POLICY_INTERPRETER_CREATE, PyExc_PermissionError)
 
 /* threading.Thread(daemon=False).start() waits for the thread; all others do not. */
 static bool is_waited_for(PyObject *args)
@@ -332,8 +334,67 @@ static bool is_waited_for(PyObject *args)
     return daemon && PyLong_Check(daemon) && PyLong_AsLong(daemon) == 0;
 }
 
+/* The limits of a policy are rlimits, which root may raise: but for the policy's. What is asked
+ * for must not change between this look and CPython's. */
+static bool is_raised(int resource, PyObject *limits)
+{
+    struct rlimit now;
+    long long soft, hard;
+    if (!PyTuple_CheckExact(limits) || PyTuple_GET_SIZE(limits) != 2 ||
+        !PyLong_CheckExact(PyTuple_GET_ITEM(limits, 0)) ||
+        !PyLong_CheckExact(PyTuple_GET_ITEM(limits, 1)) ||
+        getrlimit((__rlimit_resource_t)resource, &now) != 0)
+        return true;
+    soft = PyLong_AsLongLong(PyTuple_GET_ITEM(limits, 0));
+    hard = PyLong_AsLongLong(PyTuple_GET_ITEM(limits, 1));
+    PyErr_Clear(); /* too large for it: -1, which is no limit */
+    return (rlim_t)soft > now.rlim_max || (rlim_t)hard > now.rlim_max;
+}
+
+static int check_rlimit(const subhost_policy *policy, const char *event, PyObject *args)
+{
+    static const struct {
+        int resource;
+        enum policy_key key;
+    } limits[] = {{RLIMIT_DATA, POLICY_LIMITS_MEMORY},
+                  {RLIMIT_CPU, POLICY_LIMITS_CPU},
+                  {RLIMIT_NOFILE, POLICY_LIMITS_OPEN_FILES}};
+    int resource, pid = 0;
+    PyObject *wanted;
+    bool is_own = strcmp(event, "resource.setrlimit") == 0;
+    if (is_own ? !PyArg_ParseTuple(args, "iO", &resource, &wanted)
+               : !PyArg_ParseTuple(args, "iiO", &pid, &resource, &wanted))
+        return -1;
+    if (Py_IsNone(wanted))
+        return 0; /* prlimit(), and only to know */
+    for (size_t i = 0; i < ARRAY_LENGTH(limits); i++) {
+        if (limits[i].resource == resource &&
+            subhost__policy_number(policy, limits[i].key) > 0 &&
+            ((pid != 0 && pid != getpid()) || is_raised(resource, wanted)))
+            return subhost__policing_refuse(policy, limits[i].key, PyExc_PermissionError,
+                                            event);
+    }
+    return 0;
+}
+
+/* CPython says nothing of a new interpreter, but its start imports: this is one of the
+ * program's own, which has no policy. In the main interpreter init functions of extension
+ * modules run (PEP 489). */
+static bool is_in_foreign(void)
+{
+    const struct thread *self = subhost__thread_self();
+    int64_t life = self ? atomic_load(&self->interp->life) : -1;
+    int64_t id = PyInterpreterState_GetID(PyInterpreterState_Get());
+    return life >= 0 && id != life && id != 0;
+}
+
 static int check_event(const subhost_policy *policy, const char *event, PyObject *args)
 {
+    if (strncmp(event, "resource.", 9) == 0)
+        return strcmp(event, "resource.setrlimit") == 0 ||
+                       strcmp(event, "resource.prlimit") == 0
+                   ? check_rlimit(policy, event, args)
+                   : 0;
     const struct {
         const char *event;
         enum policy_key key;
@@ -349,19 +410,31 @@ static int check_event(const subhost_policy *policy, const char *event, PyObject
             continue;
         if (events[i].key == POLICY_THREADS_DAEMON && is_waited_for(args))
             continue;
-        const char *what =
-            events[i].key == POLICY_THREADS_DAEMON ? "a daemon thread" : event;
+        if (events[i].key == POLICY_INTERPRETER_CREATE && !is_in_foreign())
+            continue;
+        const char *what = events[i].key == POLICY_THREADS_DAEMON ? "a daemon thread"
+                           : events[i].key == POLICY_INTERPRETER_CREATE
+                               ? "an interpreter of the program's own"
+                               : event;
         return subhost__policing_refuse(policy, events[i].key, events[i].type, what);
     }
     return 0;
 }
 
+/* A thread may outlive the task that started it, and is held by that one's policy, too. */
+static const subhost_policy *of_thread(void)
+{
+    const struct thread *self = subhost__thread_self();
+    return self ? self->policy : NULL;
+}
+
 int subhost__policing_event(const char *event, PyObject *args)
 {
     subhost_policy *policy = subhost__policing_current();
-    if (!policy)
-        return 0;
-    int result = check_event(policy, event, args);
+    const subhost_policy *own = of_thread();
+    int result = policy ? check_event(policy, event, args) : 0;
+    if (result == 0 && own && own != policy)
+        result = check_event(own, event, args);
     subhost_policy_free(policy);
     return result;
 }
@@ -369,33 +442,76 @@ int subhost__policing_event(const char *event, PyObject *args)
 int subhost__policing_check(enum policy_key key, PyObject *type, const char *what)
 {
     subhost_policy *policy = subhost__policing_current();
-    bool allowed = !policy || subhost__policy_number(policy, key);
-    int result = allowed ? 0 : subhost__policing_refuse(policy, key, type, what);
+    const subhost_policy *own = of_thread(), *no = NULL;
+    if (policy && !subhost__policy_number(policy, key))
+        no = policy;
+    else if (own && !subhost__policy_number(own, key))
+        no = own;
+    int result = no ? subhost__policing_refuse(no, key, type, what) : 0;
     subhost_policy_free(policy);
     return result;
 }
 
+bool subhost__policing_may_start(const subhost_policy *policy)
+{
+    return subhost__policy_contains(of_thread(), policy);
+}
+
 /* ---- before a task ------------------------------------------------------------------- */
 
-void subhost__policing_begin(subhost_interp *interp, const subhost_task *task)
+/* A process is forked with what the host's policy has imported; its task may want less, or
+ * more. */
+static int set_image_right(subhost_interp *interp, const subhost_policy *policy)
+{
+    PyObject *modules = PySys_GetObject("modules"); /* borrowed */
+    bool has = modules && PyMapping_HasKeyString(modules, "site");
+    bool wanted = subhost__policy_number(policy, POLICY_INTERPRETER_SITE);
+    if (has != wanted &&
+        (wanted ? subhost__boot_site() : subhost__boot_without_site(interp)) < 0)
+        return -1;
+    return subhost__policing_preload(policy);
+}
+
+int subhost__policing_begin(subhost_interp *interp, const subhost_task *task)
 {
     const subhost_policy *policy = task->policy;
     bool no_exec = !subhost__policy_number(policy, POLICY_EXEC_ALLOW);
     bool confined =
         interp->is_main && subhost__policy_value(policy, POLICY_FORK_PASS)->given;
+    atomic_store(&interp->no_exec, no_exec);
+    if (interp->is_main && set_image_right(interp, policy) < 0)
+        return -1;
     if (!no_exec && !confined)
-        return;
+        return 0;
     PyObject *done = subhost__prelude_call(
         interp, "confine", "(iz)", (int)no_exec,
         confined ? subhost__policy_text(policy, POLICY_FORK_PASS) : NULL);
     Py_XDECREF(done);
-    PyErr_Clear();
+    return done ? 0 : -1;
 }
 
-bool subhost__policing_may_begin_anew(const subhost_interp *interp)
+enum policing_anew subhost__policing_anew(const subhost_interp *interp,
+                                          const subhost_task *task)
 {
-    return interp->gil == SUBHOST_GIL_OWN && !interp->is_main &&
-           is_word(interp->policy, POLICY_IMPORTS_UNSUPPORTED, "shared");
+    /* A pool's worker has begun with others' calls, which are not to be done again. */
+    if (interp->is_main || task->worker)
+        return ANEW_NOT;
+    if (is_word(interp->policy, POLICY_IMPORTS_UNSUPPORTED, "shared"))
+        return interp->gil == SUBHOST_GIL_OWN ? ANEW_SHARED : ANEW_NOT;
+    return subhost__policing_moves(interp->policy) &&
+                   !is_word(task->policy, POLICY_FORK_MODE, "deny")
+               ? ANEW_PROCESS
+               : ANEW_NOT;
+}
+
+bool subhost__policing_moves(const subhost_policy *policy)
+{
+    return is_word(policy, POLICY_IMPORTS_UNSUPPORTED, "process");
+}
+
+bool subhost__policing_loads_anything(const subhost_interp *interp)
+{
+    return is_word(interp->policy, POLICY_IMPORTS_UNSUPPORTED, "warn");
 }
 
 static void limit(int resource, rlim_t soft, rlim_t hard)

@@ -40,11 +40,17 @@ void subhost__policing_child(subhost_interp *interp, subhost_policy *policy);
 /* The policy that holds for the calling thread; a reference, which may be NULL. */
 subhost_policy *subhost__policing_current(void);
 
-/* Before a task runs: what the audit hook does not see, or CPython does not do. Driver, GIL
- * held. */
-void subhost__policing_begin(subhost_interp *interp, const subhost_task *task);
-/* Whether a task that a module has refused may begin anew with the shared GIL. */
-bool subhost__policing_may_begin_anew(const subhost_interp *interp);
+/* Before a task runs: what the audit hook does not see, or CPython does not do. -1 with an
+ * exception set: the task must not run. Driver, GIL held. */
+int subhost__policing_begin(subhost_interp *interp, const subhost_task *task);
+/* How a task that a module has refused may begin anew. */
+enum policing_anew { ANEW_NOT, ANEW_SHARED, ANEW_PROCESS };
+enum policing_anew subhost__policing_anew(const subhost_interp *interp,
+                                          const subhost_task *task);
+/* Whether the policy has tasks begin anew in a process. */
+bool subhost__policing_moves(const subhost_policy *policy);
+/* Whether modules without support for this interpreter's GIL are loaded all the same. */
+bool subhost__policing_loads_anything(const subhost_interp *interp);
 /* In a forked child, before its task: limits, standard input. Main thread. */
 void subhost__policing_confine(const subhost_policy *policy);
 
@@ -57,6 +63,9 @@ void subhost__policing_abandoned(subhost_host *host);
 bool subhost__policing_child_allowed(subhost_host *host, unsigned alive, char *why,
                                      size_t size);
 
+/* Whether the calling thread may start what has this policy: a thread that an earlier task of
+ * the interpreter has started may not have more than that one. */
+bool subhost__policing_may_start(const subhost_policy *policy);
 /* 0, or -1 with an exception set when the calling thread's policy says no to that key. */
 int subhost__policing_check(enum policy_key key, PyObject *type, const char *what);
 /* fence.c: -1 with an exception set when the event is forbidden, else 0. GIL held. */

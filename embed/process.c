@@ -238,7 +238,7 @@ static bool send_task(struct process *process)
     if (!task)
         return false;
     pthread_mutex_lock(&interp->host->lock);
-    interp->host->stats.tasks_started++;
+    interp->host->stats.tasks_started += !task->anew;
     pthread_mutex_unlock(&interp->host->lock);
     subhost__task_note_start(task);
     struct pack pack = {0};

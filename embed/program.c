@@ -633,9 +633,8 @@ static int came_too_late(subhost_interp *interp)
 static bool is_refused_module(subhost_interp *interp, const subhost_task *task,
                               PyObject *exception)
 {
-    /* A pool's worker has begun with others' calls, which are not to be done again. */
-    if (!subhost__policing_may_begin_anew(interp) || task->worker ||
-        atomic_load(&interp->cancel.requested))
+    enum policing_anew how = subhost__policing_anew(interp, task);
+    if (how == ANEW_NOT || atomic_load(&interp->cancel.requested))
         return false;
     PyObject *line = subhost__prelude_call(interp, "explain", "(O)", exception);
     bool is = line && PyUnicode_Check(line);
@@ -643,7 +642,9 @@ static bool is_refused_module(subhost_interp *interp, const subhost_task *task,
     PyErr_Clear();
     if (is) {
         char *text = describe(exception);
-        NOTE(interp, BEGUN_ANEW, TRAIL_TEXT(WHY, text ? text : "a module"));
+        NOTE(interp, BEGUN_ANEW,
+             TRAIL_TEXT(ISOLATION, how == ANEW_PROCESS ? "process" : "interpreter"),
+             TRAIL_TEXT(WHY, text ? text : "a module"));
         free(text);
     }
     return is;
@@ -653,7 +654,8 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
                           subhost_outcome *outcome, char **detail)
 {
     int status = 0;
-    PyObject *result = run(interp, task, &status);
+    PyObject *result =
+        subhost__policing_begin(interp, task) < 0 ? NULL : run(interp, task, &status);
     /* A call's parent hears of signals for itself. */
     if (interp->host->options.take_signals && !task->is_call && !task->worker) {
         /* A Ctrl-C that has ended the program's child, say, is on its way to the main loop. */

@@ -16,6 +16,7 @@
 #include "interp.h"
 #include "interpose.h"
 #include "module.h"
+#include "policing.h"
 
 #define VERSION_3_15 0x030F0000
 
@@ -90,6 +91,7 @@ void subhost__thread_forget(void)
     pthread_mutex_unlock(&interp->threads_lock);
     /* self->deferred, if any, cannot be released here: no GIL. It was cleared by whoever
      * raised it; an exception that never was raised dies with its interpreter. */
+    subhost_policy_free(self->policy);
     free(self);
     subhost__interp_unref(interp);
 }
@@ -106,6 +108,7 @@ void subhost__thread_disown(void)
 struct start {
     subhost_interp *interp;
     int64_t life;
+    subhost_policy *policy;
     void *(*function)(void *);
     void *arg;
 };
@@ -116,8 +119,12 @@ static void *hosted_thread_main(void *arg)
     free(arg);
     /* Without memory: a thread that is not interrupted. */
     struct thread *self = subhost__thread_adopt(start.interp, THREAD_PROGRAM);
-    if (self)
+    if (self) {
         self->life = start.life;
+        self->policy = start.policy;
+    } else {
+        subhost_policy_free(start.policy);
+    }
     subhost__interp_unref(start.interp);
     return start.function(start.arg);
 }
@@ -132,11 +139,13 @@ int subhost__thread_create_hosted(int (*create)(pthread_t *, const pthread_attr_
     if (!start)
         return create(thread, attr, function, arg);
     int64_t life = self->is_driver ? atomic_load(&self->interp->life) : self->life;
-    *start = (struct start){self->interp, life, function, arg};
+    *start =
+        (struct start){self->interp, life, subhost__policing_current(), function, arg};
     subhost__interp_ref(self->interp);
     int error = create(thread, attr, hosted_thread_main, start);
     if (error) {
         subhost__interp_unref(self->interp);
+        subhost_policy_free(start->policy);
         free(start);
     }
     return error;

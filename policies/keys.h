@@ -28,6 +28,8 @@
       "import site, and so site-packages, before the program")                           \
     X(INTERPRETER_PRELOAD, "interpreter.preload", LIST, "", "", FREE, INTERP,            \
       "modules imported before the program; in the image of processes, too")             \
+    X(INTERPRETER_CREATE, "interpreter.create", BOOL, "true", "", FALSE, TASK,           \
+      "interpreters of the program's own: concurrent.interpreters")                      \
     X(CANCEL_GRACE, "cancel.grace", DURATION, "2s", "0..36500d", LESS, TASK,             \
       "from a cancel to the abandonment of what ignores it")                             \
     X(CANCEL_RUNGS, "cancel.rungs", INTEGER, "3", "1..3", MORE, TASK,                    \
@@ -48,10 +50,11 @@
       "threads beside the main one")                                                     \
     X(THREADS_DAEMON, "threads.daemon", BOOL, "true", "", FALSE, TASK,                   \
       "threads that are not waited for")                                                 \
-    X(IMPORTS_UNSUPPORTED, "imports.unsupported", CHOICE, "refuse", "shared|refuse",     \
-      LATER, INTERP,                                                                     \
-      "a module without support for a GIL of its own: an ImportError, or the task "      \
-      "begins anew, with the shared GIL")                                                \
+    X(IMPORTS_UNSUPPORTED, "imports.unsupported", CHOICE, "refuse",                      \
+      "warn|shared|process|refuse", LATER, INTERP,                                       \
+      "a module without support for a GIL of its own: it is loaded with a warning and "  \
+      "may crash the process; the task begins anew, with the shared GIL or in a "        \
+      "process of its own; or an ImportError")                                           \
     X(SIGNALS_TAKE, "signals.take", BOOL, "true", "", FREE, HOST,                        \
       "SIGINT and SIGTERM cancel what runs (subhost run)")                               \
     X(SIGNALS_HANDLERS, "signals.handlers", BOOL, "true", "", FALSE, TASK,               \
@@ -67,7 +70,8 @@
     X(LIMITS_CHILDREN, "limits.children", INTEGER, "0", "0..1000000", LESS_0, HOST,      \
       "processes alive at once in the tree; 0: no limit")                                \
     X(LIMITS_MEMORY, "limits.memory", SIZE, "0", "0..1TiB", LESS_0, TASK,                \
-      "memory that a process may take beyond what it is forked with; 0: no limit")       \
+      "private memory that a process may take beyond what it is forked with; 0: no "     \
+      "limit")                                                                           \
     X(LIMITS_CPU, "limits.cpu", DURATION, "0", "0..36500d", LESS_0, TASK,                \
       "CPU time of a process, in whole seconds; 0: no limit")                            \
     X(LIMITS_OPEN_FILES, "limits.open_files", INTEGER, "0", "0..1000000", LESS_0, TASK,  \

@@ -4,6 +4,7 @@
  * not change any more once somebody else has a reference: the host, its interpreters and
  * tasks keep copies. */
 #define _GNU_SOURCE
+#include "embed/edit_distance.h"
 #include "policies/policy.h"
 
 #include <pthread.h>
@@ -187,29 +188,6 @@ bool subhost__policy_agrees(const subhost_policy *policy, enum policy_key *key,
 
 /* ---- names ------------------------------------------------------------------------ */
 
-/* Levenshtein distance, of words short enough for a key. */
-static size_t distance(const char *a, const char *b)
-{
-    enum { MAX = 40 };
-    size_t row[MAX + 1], n = strlen(a), m = strlen(b);
-    if (n > MAX || m > MAX)
-        return MAX;
-    for (size_t j = 0; j <= m; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            row[j] = row[j] + 1 < row[j - 1] + 1 ? row[j] + 1 : row[j - 1] + 1;
-            if (substitute < row[j])
-                row[j] = substitute;
-        }
-    }
-    return row[m];
-}
-
 int subhost__policy_find(const char *name, char *problem, size_t size)
 {
     const char *best = NULL;
@@ -218,7 +196,7 @@ int subhost__policy_find(const char *name, char *problem, size_t size)
         const char *known = subhost__policy_rows[key].name;
         if (strcmp(known, name) == 0)
             return key;
-        size_t d = distance(name, known);
+        size_t d = edit_distance(name, known);
         /* Its last part alone, or with another group: what was meant is clear enough. */
         const char *part = strrchr(name, '.');
         if (strcmp(strchr(known, '.') + 1, part ? part + 1 : name) == 0 && d > 2)
@@ -250,6 +228,17 @@ static int forbid(enum policy_key key, const subhost_policy *base,
     free(is);
     free(asked);
     return code;
+}
+
+bool subhost__policy_contains(const subhost_policy *outer, const subhost_policy *inner)
+{
+    for (int key = 0; outer && outer != inner && key < POLICY_KEY_COUNT; key++) {
+        if (!subhost__policy_is_within(
+                (enum policy_key)key, subhost__policy_value(outer, (enum policy_key)key),
+                subhost__policy_value(inner, (enum policy_key)key)))
+            return false;
+    }
+    return true;
 }
 
 int subhost__policy_narrow(const subhost_policy *base, const subhost_policy *over,

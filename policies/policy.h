@@ -106,6 +106,9 @@ bool subhost__policy_lists(const subhost_policy *policy, enum policy_key key,
 const char *subhost__policy_name(const subhost_policy *policy);
 const char *subhost__policy_origin(const subhost_policy *policy, enum policy_key key);
 
+/* Whether `inner` takes nothing that `outer` does not give. */
+bool subhost__policy_contains(const subhost_policy *outer, const subhost_policy *inner);
+
 /* subhost_policy_set(), but not for keys of the host. */
 int subhost__policy_set_below_host(subhost_policy *policy, const char *assignment,
                                    const char *origin, subhost_error **err);

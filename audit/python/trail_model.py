@@ -13,7 +13,7 @@ KNOWN = {*RUNGS, "host-open", "host-close", "trail-continued", "trail-not-contin
          "events-lost", "interp-created", "interp-failed", "interp-ended", "task-started",
          "task-ended", "cancel-requested", "forked", "not-forked", "fork-refused", "fork-by-c",
          "orphan", "signal", "python-event", "policy-refused", "recycle-wanted",
-         "begun-anew"}
+         "begun-anew", "import-warned"}
 # Events of Python's are many: so many of a name are kept one by one.
 KEPT = 100
 

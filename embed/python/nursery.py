@@ -408,7 +408,7 @@ def _way_out(function):
     return None
 
 
-def _pack_call(function, args, isolation):
+def _pack_call(function, args, may_be_process):
     if not callable(function):
         raise TypeError(f"a task's function must be callable, not {type(function).__name__!r}")
     why = _way_out(function)
@@ -421,7 +421,7 @@ def _pack_call(function, args, isolation):
         raise PicklingError(f"{what} cannot be pickled, and so not be sent to a task: "
                             f"{_message_of(error)}") from error
     preparation = {"path": list(sys.path), "argv": list(sys.argv), "main": _describe_main()}
-    if isolation == "process":
+    if may_be_process:
         import os
 
         # Of its bytes in one piece, for each start of a process pays for it.
@@ -446,7 +446,7 @@ def _prepare(preparation):
     sys.argv[:] = preparation["argv"]
     _main = preparation["main"]
     passes = _prelude["passes"]
-    if "environ" in preparation:
+    if "environ" in preparation and _prelude["is_process"]:
         import os
 
         if os.getcwdb() != preparation["cwd"] and (passes is None or "cwd" in passes):
@@ -659,7 +659,9 @@ class Nursery(_host.Nursery):
         if _importing:
             raise RuntimeError(_NO_GUARD)
         seconds, policy = _seconds(timeout), _describe_policy(policy)
-        payload = _pack_call(function, args, isolation)
+        # Where a module refuses an interpreter the task may move (imports.unsupported).
+        payload = _pack_call(function, args, isolation == "process" or _host.may_move(self)
+                             or policy[0] is not None or bool(policy[1]))
         if name is None:
             name = getattr(function, "__qualname__", None) or type(function).__name__
         task = NurseryTask(self, str(name).replace("\0", " "))

@@ -247,8 +247,27 @@ def forkpty():
 posix.forkpty = forkpty
 
 
+# ---- site ---------------------------------------------------------------------------------
+
+_path_before_site = sys.path.copy()
+
+
+def forget_site():
+    """In a process whose image has imported site, for a task that is to be without: as after
+    python -S. What .pth files and sitecustomize have imported stays."""
+    import builtins
+
+    for name in ("site", "sitecustomize", "usercustomize"):
+        sys.modules.pop(name, None)
+    for name in ("quit", "exit", "copyright", "credits", "license", "help"):
+        builtins.__dict__.pop(name, None)
+    sys.__dict__.pop("__interactivehook__", None)
+    sys.path[:] = _path_before_site
+
+
 # ---- policy -------------------------------------------------------------------------------
 
+is_process = False  # this is a forked child, and its main interpreter
 passes = None  # in a process whose task does not get everything: what it gets
 
 
@@ -286,6 +305,55 @@ def _guard_exec():
         return original(*args)
 
     _posixsubprocess.fork_exec = fork_exec
+
+
+# ---- imports ------------------------------------------------------------------------------
+
+import _imp
+
+_check_modules = _imp._override_multi_interp_extensions_check
+
+
+def _override_multi_interp_extensions_check(override, /):
+    """(internal-only) As CPython's; what the policy refuses cannot be asked for with it."""
+    if override < 0 and not _host.loads_anything():
+        raise RuntimeError("the check of extension modules stays on: a module without support "
+                           "for a GIL of its own would be shared by several GILs. "
+                           "imports.unsupported = warn, of a policy, turns it off")
+    return _check_modules(override)
+
+
+_imp._override_multi_interp_extensions_check = _override_multi_interp_extensions_check
+
+
+def _loading_anything(create):
+    def load(spec, *args):
+        try:
+            return create(spec, *args)
+        except ImportError as error:
+            name = refused_module(error)
+            if name is None:
+                raise
+        import warnings
+
+        _host.note_import(name)
+        warnings.warn(f"the extension module {name!r} does not support a GIL of its own, and was "
+                      "loaded all the same: it may crash this process, or corrupt its memory. "
+                      "imports.unsupported = shared or process is safe", RuntimeWarning, 2)
+        before = _check_modules(-1)
+        try:
+            return create(spec, *args)
+        finally:
+            _check_modules(before)
+
+    load.__name__ = load.__qualname__ = create.__name__
+    load.__module__ = "_imp"
+    return load
+
+
+if _host.loads_anything():
+    _imp.create_dynamic = _loading_anything(_imp.create_dynamic)
+    _imp.create_builtin = _loading_anything(_imp.create_builtin)
 
 
 # ---- calls of a pool ------------------------------------------------------------------
@@ -361,6 +429,8 @@ def become_child():
     """In a forked child, on the driver: this thread is the program's main thread, and state
     that belongs to the parent's helper processes is forgotten. What has at-fork handlers of
     its own (random, ssl, logging, threading's locks) is right already."""
+    global is_process
+    is_process = True
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._after_fork()
@@ -643,16 +713,18 @@ def module_status(exception):
 # ---- the end of a program: what python's main() does ------------------------------------
 
 
+def refused_module(exception):
+    """The name of the module that refused a subinterpreter, else None."""
+    name, mark, _ = str(exception).partition(" does not support loading in subinterpreters")
+    if not mark or not isinstance(exception, ImportError):
+        return None
+    return name.removeprefix("module ").strip()
+
+
 def explain(exception):
     """A line for the user where a module refused a subinterpreter, else None."""
-    if not isinstance(exception, ImportError):
-        return None
-    text = str(exception)
-    mark = " does not support loading in subinterpreters"
-    if mark not in text:
-        return None
-    name = text.split(mark)[0].removeprefix("module ").strip()
-    return (
+    name = refused_module(exception)
+    return name and (
         f"subhost: the extension module {name!r} refuses an interpreter with a GIL of its"
         " own. Run the program with `--isolation process` or with `--gil shared`."
         f" `subhost audit modules {name}` says more."

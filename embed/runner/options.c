@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "options.h"
 
+#include "../edit_distance.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
@@ -111,36 +113,13 @@ int options_add_native(const char *command, struct natives *natives, char *value
 
 /* ---- names ---------------------------------------------------------------------- */
 
-/* Levenshtein distance, of words short enough for an option's name. */
-static size_t distance(const char *a, const char *b)
-{
-    enum { MAX = 32 };
-    size_t row[MAX + 1], n = strlen(a), m = strlen(b);
-    if (n > MAX || m > MAX)
-        return MAX;
-    for (size_t j = 0; j <= m; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            row[j] = row[j] + 1 < row[j - 1] + 1 ? row[j] + 1 : row[j - 1] + 1;
-            if (substitute < row[j])
-                row[j] = substitute;
-        }
-    }
-    return row[m];
-}
-
 const char *options_did_you_mean(const char *word, const char *const *candidates)
 {
     static char text[80];
     const char *best = NULL;
     size_t best_distance = 3;
     for (; *candidates; candidates++) {
-        size_t d = distance(word, *candidates);
+        size_t d = edit_distance(word, *candidates);
         /* `time` for `timeout`: what is typed may also be a beginning. */
         if (strlen(word) >= 2 && strncmp(word, *candidates, strlen(word)) == 0)
             d = 1;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Each key of a policy: that its effect is seen from outside, that its opposite is, and one
-value that it refuses. A key without a test is a failure."""
+value that it refuses. A key without a test is a failure, and so is a test that has not run
+programs with two values of its key, or with one and without it."""
 import json
 import os
 import pathlib
@@ -11,9 +12,22 @@ import time
 import tomllib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import BUILD, NATIVE, equal, hosted, main, ok, run, script, subhost, test
+import tap
+from tap import BUILD, NATIVE, SOURCE, equal, main, ok, run, script, test
 
 KEYS = {}  # key: (the function that tests it, a bad value)
+RUNS = []  # of the test that runs: {key: value} of each program's --set
+
+
+def noted(function):
+    def call(*args, **kw):
+        RUNS.append(dict(str(value).split("=", 1) for word, value in zip(args, args[1:])
+                         if word == "--set"))
+        return function(*args, **kw)
+    return call
+
+
+subhost, hosted = noted(tap.subhost), noted(tap.hosted)
 
 # The beginning of programs that start tasks.
 TASKS = """
@@ -25,17 +39,28 @@ TASKS = """
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             return f"{type(error).__name__}: {error}"
-    def one(function, **more):
+    def one(function, *args, **more):
         with subhost.open_nursery() as nursery:
-            return nursery.start(function, **more).result()
+            return nursery.start(function, *args, **more).result()
 """
 
 
-def key(name, bad):
-    """Marks the test of a key. `bad`: a value of it that is refused."""
+def key(name, bad, unit=None):
+    """Marks the test of a key. `bad`: a value of it that is refused. `unit`: the program in C
+    that sets it."""
     def keep(function):
-        KEYS[name] = function, bad
-        return test(function)
+        def tested(folder):
+            RUNS.clear()
+            function(folder)
+            values = {sets.get(name) for sets in RUNS}
+            if unit:
+                text = (SOURCE / "tests/unit" / f"{unit}.c").read_text()
+                values |= {name, "another"} if f'"{name}=' in text else set()
+            ok(len(values) > 1, f"{name}: programs ran with different values", values=values)
+        tested.__name__ = function.__name__
+        assert name not in KEYS, f"{name} has two tests"
+        KEYS[name] = tested, bad
+        return test(tested)
     return keep
 
 
@@ -71,8 +96,18 @@ SINGLE_PHASE = f"""
 """
 
 
+# What CPython itself says of an interpreter.
+CONFIG = """
+    import _interpreters
+    config = _interpreters.get_config(_interpreters.get_current()[0])
+    print(config.gil, config.use_main_obmalloc)
+"""
+
+
 @key("interpreter.gil", "our")
 def interpreter_gil(folder):
+    equal(seen(folder, CONFIG, "interpreter.gil=own"), "own False", "own: CPython says so")
+    equal(seen(folder, CONFIG, "interpreter.gil=shared"), "shared True", "shared: CPython says so")
     equal(seen(folder, SINGLE_PHASE, "interpreter.gil=own"), "refused", "own: modules are checked")
     equal(seen(folder, SINGLE_PHASE, "interpreter.gil=shared"), "loaded", "shared: they are not")
     nested = TASKS + f"""
@@ -89,6 +124,9 @@ def interpreter_gil(folder):
 
 @key("interpreter.obmalloc", "mine")
 def interpreter_obmalloc(folder):
+    for value, wanted in (("own", "shared False"), ("main", "shared True"), ("auto", "shared True")):
+        equal(seen(folder, CONFIG, "interpreter.gil=shared", f"interpreter.obmalloc={value}"),
+              wanted, f"{value}: CPython says so")
     equal(seen(folder, SINGLE_PHASE, "interpreter.gil=shared", "interpreter.obmalloc=own"),
           "refused", "own: modules are checked even with the shared GIL")
     equal(seen(folder, SINGLE_PHASE, "interpreter.gil=shared", "interpreter.obmalloc=main"),
@@ -100,7 +138,7 @@ def interpreter_obmalloc(folder):
           "main and a GIL of its own cannot be")
 
 
-@key("interpreter.reuse", "often")
+@key("interpreter.reuse", "often", unit="test_policy")
 def interpreter_reuse(folder):
     result = run([BUILD / "tests/unit/test_policy"], env={"UNIT_FILTER": "test_reuse"}, timeout=60)
     ok(result.status == 0 and "OK ] test_reuse" in result.out + result.err,
@@ -113,6 +151,33 @@ def interpreter_site(folder):
     text = "import sys; print('site' in sys.modules, sys.flags.no_site)"
     equal(seen(folder, text, "interpreter.site=true"), "True 0", "true: site was imported")
     equal(seen(folder, text, "interpreter.site=false"), "False 1", "false: as python -S")
+    tasks = TASKS + """
+    def look():
+        import builtins
+        return "site" in sys.modules, sys.flags.no_site, hasattr(builtins, "exit")
+    if __name__ == "__main__":
+        for isolation in ("interpreter", "process"):
+            for site in (True, False):
+                print(*one(look, isolation=isolation, policy={"interpreter.site": site}))
+    """
+    for of_host in ("true", "false"):
+        equal(seen(folder, tasks, f"interpreter.site={of_host}").splitlines(),
+              ["True 0 True", "False 1 False"] * 2,
+              f"for a task, in a process too, where the host has {of_host}")
+
+
+@key("interpreter.create", "nested")
+def interpreter_create(folder):
+    text = TASKS + """
+    import _interpreters
+    if __name__ == "__main__":
+        made = tried(_interpreters.create)
+        print(made if isinstance(made, str) else tried(_interpreters.destroy, made), one(int))
+    """
+    equal(seen(folder, text, "interpreter.create=true"), "None 0", "true: a program makes one")
+    found = seen(folder, text, "interpreter.create=false")
+    ok("InterpreterError: " in found and "(interpreter.create = false, from --set)" in found
+       and found.endswith(" 0"), "false: it does not; a nursery's are the host's", found=found)
 
 
 @key("interpreter.preload", "x" * 5000)
@@ -123,6 +188,15 @@ def interpreter_preload(folder):
     equal(in_process(folder, "return 'colorsys' in sys.modules", "interpreter.preload=colorsys"),
           "True", "in the image of processes, too")
     ok("nonesuch" in seen(folder, text, "interpreter.preload=nonesuch"), "a missing one is named")
+    tasks = TASKS + """
+    def look():
+        return "colorsys" in sys.modules
+    if __name__ == "__main__":
+        for isolation in ("interpreter", "process"):
+            print(one(look, isolation=isolation, policy={"interpreter.preload": ["colorsys"]}),
+                  one(look, isolation=isolation))
+    """
+    equal(seen(folder, tasks).splitlines(), ["True False"] * 2, "for one task, in a process too")
 
 
 # ---- cancel -----------------------------------------------------------------------------
@@ -152,7 +226,7 @@ def cancel_rungs(folder):
     text = STUBBORN.replace("import time", """import subhost, time
     subhost.on_cancel(lambda: print("asked", flush=True))""")
     found = {rungs: seen(folder, text, f"cancel.rungs={rungs}", "cancel.grace=600ms",
-                         "limits.timeout=100ms") for rungs in (1, 2, 3)}
+                         "limits.timeout=300ms") for rungs in (1, 2, 3)}
     counts = {rungs: (text.count("asked"), text.count("Cancelled")) for rungs, text in found.items()}
     equal(counts[1], (1, 0), "1: asked, and nothing raised", found=found)
     equal(counts[2], (1, 1), "2: raised once", found=found)
@@ -168,7 +242,8 @@ def cancel_interruptible_calls(folder):
                          "100ms", "--grace", "5s", "-c", text)
         took = time.monotonic() - start
         # From 3.15 on CPython ends such a wait by itself.
-        ok(result.status == status and (least <= took <= most or sys.version_info >= (3, 15)),
+        free = value == "false" and sys.version_info >= (3, 15)
+        ok(result.status == status and (least <= took <= most or free),
            f"{value}: a sleep is {'' if value == 'true' else 'not '}cut short", took=took,
            result=result)
 
@@ -337,7 +412,7 @@ def imports_unsupported(folder):
         print("loaded", subhost.current().name)
     """
     equal(seen(folder, text, "imports.unsupported=shared", f"audit.trail={trail}",
-               "limits.timeout=20s").splitlines(),
+               "limits.timeout=80s", timeout=90).splitlines(),
           ["begun", "one two"] * 2 + ["loaded program.py"],
           "shared: tasks begin anew, and then the program")
     events = [json.loads(line)["event"] for line in trail.read_text().splitlines()]
@@ -346,6 +421,66 @@ def imports_unsupported(folder):
        "shared: a program that catches the ImportError goes its own way")
     found = seen(folder, text, "imports.unsupported=shared", "interpreter.obmalloc=own")
     ok("does not support loading" in found, "shared: it begins anew once", found=found)
+
+
+UNSUPPORTED = TASKS + f"""
+    def load(word):
+        sys.path.insert(0, {str(NATIVE)!r})
+        import single_phase
+        return word, os.environ["HERE"], os.getcwd(), subhost.current().isolation
+    if __name__ == "__main__":
+        print("begun", flush=True)
+        os.environ["HERE"] = "there"
+        print(tried(one, load, "a task"), flush=True)
+        print(load("the program"))
+"""
+
+
+@test
+def imports_unsupported_process(folder):
+    """A task, and then the program, begin anew in processes, as they would have gone on."""
+    trail = folder / "trail"
+    lines = seen(folder, UNSUPPORTED, "imports.unsupported=process", f"audit.trail={trail}",
+                 "limits.timeout=80s", cwd=folder, timeout=90).splitlines()
+    task = repr(("a task", "there", str(folder), "process"))
+    equal(lines, ["begun", task] * 2 + [repr(("the program", "there", str(folder), "process"))],
+          "process: a task begins anew, and then the program")
+    anew = [json.loads(line) for line in trail.read_text().splitlines() if '"begun-anew"' in line]
+    equal([event["isolation"] for event in anew], ["process"] * 3, "process: the trail says so")
+    code = (f"import sys; sys.path.insert(0, {str(NATIVE)!r}); import single_phase\n"
+            "print('up', flush=True); import time; time.sleep(20)")
+    process = hosted("--set", "imports.unsupported=process", "-c", code)
+    process.wait_for("up")
+    process.signal(signal.SIGINT)
+    equal(process.finish().status, 130, "process: what runs there is cancelled as ever")
+    found = seen(folder, UNSUPPORTED, "imports.unsupported=process", "fork.mode=deny")
+    ok(found.count("begun") == 1 and "does not support loading" in found,
+       "process: not where processes are refused", found=found)
+
+
+@test
+def imports_unsupported_warn(folder):
+    trail = folder / "trail"
+    found = seen(folder, SINGLE_PHASE, "imports.unsupported=warn", f"audit.trail={trail}")
+    ok("loaded" in found and f"{folder / 'program.py'}:4: RuntimeWarning: the extension module "
+       "'single_phase' does not support a GIL of its own" in found,
+       "warn: it is loaded, and a warning says what that means, and where", found=found)
+    ok('"import-warned", "name": "single_phase"' in trail.read_text(), "warn: so does the trail")
+    found = seen(folder, UNSUPPORTED, "imports.unsupported=warn")
+    ok(found.count("RuntimeWarning") == 2 and "'a task'" in found and "'interpreter'" in found,
+       "warn: in tasks, too", found=found)
+    override = f"""
+        import importlib.util, sys
+        sys.path.insert(0, {str(NATIVE)!r})
+        with importlib.util._incompatible_extension_module_restrictions(disable_check=True):
+            import single_phase
+        print("loaded")
+    """
+    found = seen(folder, override, "imports.unsupported=shared")
+    ok("RuntimeError: the check of extension modules stays on" in found and "loaded" not in
+       found.splitlines(), "else a program cannot turn the check off", found=found)
+    found = seen(folder, override, "imports.unsupported=warn")
+    ok("loaded" in found.splitlines(), "warn: it can", found=found)
 
 
 # ---- signals ----------------------------------------------------------------------------
@@ -588,13 +723,15 @@ def audit_rotate_size(folder):
     sizes = rotated(folder, "audit.rotate_size=8KiB")
     ok(set(sizes) == {"trail", "trail.1"} and max(sizes.values()) <= 8192, "another file",
        sizes=sizes)
-    equal(list(rotated(folder)), ["trail"], "one without")
+    equal(list(rotated(folder)), ["trail"], "one file without")
 
 
 @key("audit.rotate_files", "0")
 def audit_rotate_files(folder):
     sizes = rotated(folder, "audit.rotate_size=8KiB", "audit.rotate_files=3")
     equal(sorted(sizes), ["trail", "trail.1", "trail.2", "trail.3"], "as many are kept")
+    sizes = rotated(folder, "audit.rotate_size=8KiB")
+    equal(sorted(sizes), ["trail", "trail.1"], "one without")
 
 
 # ---- all of them ------------------------------------------------------------------------

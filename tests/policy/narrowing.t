@@ -119,6 +119,93 @@ def a_task_alone(folder):
           "its siblings, and those that come later, are free")
 
 
+ATTACKS = PROGRAM.split("    def below(")[0] + """
+    import _interpreters, _signal, importlib.util, resource, subprocess, threading, types
+
+    def system():
+        return os.system("true")
+    def in_a_thread():
+        found = []
+        thread = threading.Thread(target=lambda: found.append(caught(os.system, "true")))
+        thread.start()
+        thread.join()
+        return found[0]
+    def bare_fork_exec():
+        "What subprocess does, without the audit event and past the prelude's guard."
+        fork_exec = subprocess._fork_exec
+        for cell in getattr(fork_exec, "__closure__", None) or ():
+            if callable(cell.cell_contents):
+                fork_exec = cell.cell_contents
+        subprocess._fork_exec = fork_exec
+        subprocess.sys = types.SimpleNamespace(**{**vars(sys), "audit": lambda *args: None})
+        return subprocess.run(["true"]).returncode
+    def own_policy():
+        with open(f"{os.getpid()}.toml", "w") as file:
+            file.write("version = 1\\nexec.allow = true\\n")
+        return one(os.system, "true", policy=os.path.abspath(file.name))
+    def of_the_parent():
+        return _interpreters.exec(int(sys.argv[1]), "import sys; sys.taken = True")
+    def without_the_parent():
+        return _interpreters.destroy(int(sys.argv[1]))
+    def of_its_own():
+        return _interpreters.create("legacy")
+    def no_check():
+        with importlib.util._incompatible_extension_module_restrictions(disable_check=True):
+            return "off"
+    def prelude():
+        return _signal.signal.__globals__["_host"].take_signal(10, 2)
+    def more_files():
+        return resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 30, 1 << 30))
+    def more_memory():
+        return resource.prlimit(0, resource.RLIMIT_DATA, (-1, -1))
+    def more_cpu():
+        class Changing(list):
+            def __iter__(self):
+                return iter((-1, -1))
+        return resource.setrlimit(resource.RLIMIT_CPU, Changing([1, 1]))
+    def less_files():
+        return resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+
+    def all_of_them():
+        return [(attack.__name__, caught(attack)) for attack in (
+            system, in_a_thread, bare_fork_exec, own_policy, of_the_parent, without_the_parent,
+            of_its_own, no_check, prelude, more_files, more_memory, more_cpu, less_files)]
+
+    if __name__ == "__main__":
+        sys.argv[1:] = [str(_interpreters.get_current()[0])]
+        for policy, isolation in (("strict", "interpreter"),
+                                  ({"exec.allow": False, "interpreter.create": False,
+                                    "signals.handlers": False, "limits.open_files": 50,
+                                    "limits.memory": "1GiB", "limits.cpu": "60s"}, "process")):
+            for name, found in one(all_of_them, policy=policy, isolation=isolation):
+                print(isolation, name, repr(found), flush=True)
+            print("taken" if hasattr(sys, "taken") else "not taken")
+"""
+
+
+@test
+def ways_around(folder):
+    """What a task can try with Python alone, under strict, and in a process as root."""
+    result = subhost("run", script(folder, ATTACKS), cwd=folder, timeout=60)
+    lines = result.out.splitlines()
+    ok(result.status == 0 and len(lines) == 28, "every way was tried", result=result)
+    words = {"system": "exec.allow = false", "in_a_thread": "exec.allow = false",
+             "bare_fork_exec": "PermissionError: [Errno 13]", "own_policy": "exec.allow = true",
+             "of_the_parent": "interpreter ", "without_the_parent": "interpreter",
+             "of_its_own": "InterpreterError", "no_check": "RuntimeError",
+             "prelude": "signals.handlers = false", "more_files": "limits.open_files",
+             "more_memory": "limits.memory", "more_cpu": "limits.cpu", "less_files": "None"}
+    for line in lines:
+        isolation, name, *found = line.split(" ", 2)
+        if isolation in ("taken", "not"):
+            equal(line, "not taken", "nothing has run in the parent's interpreter")
+        elif (isolation, name) == ("interpreter", "more_memory"):
+            ok(found[0] in ("(-1, -1)", repr((2 ** 64 - 1,) * 2)),
+               "interpreter: it has no limit of memory that could go", found=found)
+        else:
+            ok(words[name] in found[0], f"{isolation}: {name}", line=line)
+
+
 @test
 def bad_arguments(folder):
     cases = [([policy], ["interpreter"]) for policy in (

@@ -68,17 +68,18 @@ def strict(folder):
         sys.path.insert(0, {str(NATIVE)!r})
         import single_phase
     if __name__ == "__main__":
-        import signal, subprocess
+        import _interpreters, signal, subprocess
         print(tried(os.system, "true"), tried(subprocess.run, ["true"]))
         print(tried(one, int, isolation="process"), tried(os.fork))
         print(tried(threading.Thread(target=int, daemon=True).start))
         print(tried(threading.Thread(target=int).start))
         print(tried(one, load), tried(signal.signal, signal.SIGINT, signal.SIG_IGN))
+        print(tried(_interpreters.create))
         print(sum(range(10)), tried(one, sum, [1, 2]))
     """
     equal(under("strict", folder, text).out,
           "PermissionError PermissionError\nPermissionError RuntimeError\nRuntimeError\nNone\n"
-          "ImportError PermissionError\n45 3\n", "strict: work is done, and nothing else")
+          "ImportError PermissionError\nInterpreterError\n45 3\n", "strict: work is done, and nothing else")
     for key in ("limits.timeout", "limits.interpreters", "limits.memory", "limits.cpu",
                 "limits.open_files", "quarantine.limit"):
         ok(value("strict", key) not in (0, "0"), f"strict: {key} has a limit")

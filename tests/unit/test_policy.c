@@ -189,6 +189,44 @@ static void test_tasks_narrow(void **state)
     unit_close(host);
 }
 
+/* A thread that outlives its task is held by that task's policy, as well as by the next one's. */
+static void test_threads_keep_their_policy(void **state)
+{
+    (void)state;
+    subhost_host *host = open_with(NULL);
+    subhost_interp *interp = unit_interp(host);
+    subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
+    subhost_policy *narrow = WITH("exec.allow=false", "cancel.grace=1s");
+    options.policy = narrow;
+    static const char begin[] = "import os, subhost, sys, threading\n"
+                                "sys.go, sys.found = threading.Event(), []\n"
+                                "def tried(function, *args):\n"
+                                "    try: function(*args); return 'done'\n"
+                                "    except BaseException as error: return str(error)\n"
+                                "def nursery():\n"
+                                "    with subhost.open_nursery() as n: n.start(int)\n"
+                                "def late():\n"
+                                "    sys.go.wait(20)\n"
+                                "    sys.found.append(tried(os.system, 'true'))\n"
+                                "    sys.found.append(tried(nursery))\n"
+                                "sys.late = threading.Thread(target=late, daemon=True)\n"
+                                "sys.late.start()\n";
+    static const char end[] = "import os, sys\n"
+                              "assert os.system('true') == 0\n"
+                              "sys.go.set()\n"
+                              "sys.late.join(20)\n"
+                              "assert 'exec.allow = false' in sys.found[0], sys.found\n"
+                              "assert sys.found[1] != 'done', sys.found\n";
+    subhost_task *task = unit_submit(interp, begin, &options);
+    subhost_outcome outcome = unit_wait(task);
+    unit_expect(&outcome, SUBHOST_RETURNED);
+    subhost_task_release(task);
+    unit_run(interp, end, SUBHOST_RETURNED);
+    subhost_policy_free(narrow);
+    subhost_interp_release(interp);
+    unit_close(host);
+}
+
 static void test_what_a_task_cannot_set(void **state)
 {
     (void)state;
@@ -284,6 +322,7 @@ static void test_as_many_interpreters_as_allowed(void **state)
     X(test_an_interpreter_of_its_own_policy)                                             \
     X(test_reuse)                                                                        \
     X(test_tasks_narrow)                                                                 \
+    X(test_threads_keep_their_policy)                                                    \
     X(test_what_a_task_cannot_set)                                                       \
     X(test_narrowing_orders)                                                             \
     X(test_as_many_interpreters_as_allowed)
