@@ -271,8 +271,10 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
                              (int)o.gil);
     subhost_policy *policy;
     code = subhost__policing_interp(host, &o, &policy, err);
-    if (code)
+    if (code == SUBHOST_ENOMEM)
         return subhost__context(err, code, "subhost_interp_create");
+    if (code) /* of a policy: it names what it is about */
+        return code;
     subhost_interp *interp = make_interp(host, &o);
     if (!interp) {
         subhost_policy_free(policy);

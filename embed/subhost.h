@@ -654,7 +654,8 @@ SUBHOST_API int subhost_value_add_bytes(subhost_value *value, const void *bytes,
 /* A JSON text, of which the interpreter makes an object by json.loads(). Any thread. */
 SUBHOST_API int subhost_value_add_json(subhost_value *value, const char *text,
                                        size_t length);
-/* By reference: a memoryview in Python. The value takes a reference of its own. */
+/* By reference: a memoryview in Python. The value takes a reference of its own.
+ * Any thread. */
 SUBHOST_API int subhost_value_add_buffer(subhost_value *value, subhost_buffer *buffer);
 /* SUBHOST_VALUE_LIST, _TUPLE or _DICT; what follows is in there, until the end. */
 SUBHOST_API int subhost_value_begin(subhost_value *value, enum subhost_value_kind kind);
@@ -752,7 +753,7 @@ SUBHOST_API void *subhost_call_data(const subhost_call *call);
 /* The one argument; clear it before the next use. Not while it is in the pool. Any thread. */
 SUBHOST_API subhost_value *subhost_call_argument(subhost_call *call);
 /* Has it import its function, and no more: it returns None, or fails as a call would whose
- * function is not there. Not while it is in the pool. */
+ * function is not there. Not while it is in the pool. Any thread. */
 SUBHOST_API void subhost_call_import_only(subhost_call *call);
 /* What came of it, after subhost_pool_take(): the result of one that has SUBHOST_RETURNED;
  * of any other the outcome's detail says what happened ("ValueError: ..."), and the

@@ -56,7 +56,7 @@ static void assert_refused(const subhost_audit_options *options, int code,
 static void bad_options_are_refused(void **state)
 {
     (void)state;
-    assert_refused(NULL, SUBHOST_EINVAL, "options are missing");
+    assert_refused(NULL, SUBHOST_EINVAL, "options is NULL");
     subhost_audit_options options = quick_options(SUBHOST_FORMAT_TEXT);
     options.size = 0;
     assert_refused(&options, SUBHOST_EINVAL, "size field");
