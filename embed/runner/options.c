@@ -147,7 +147,7 @@ static int unknown_option(const struct option_table *table, const char *typed)
         snprintf(dashed[i], sizeof dashed[i], "--%s", table->rows[i].long_name);
         names[count++] = dashed[i];
     }
-    char word[32];
+    char word[64];
     snprintf(word, sizeof word, "%s", typed);
     word[strcspn(word, "=")] = '\0';
     return options_usage_error(
