@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "subhost.h"
@@ -139,6 +140,17 @@ static int begin(struct keeper *keeper, subhost_error **err)
     return code;
 }
 
+/* The children of an audit that was just killed have the file for a moment longer. */
+static int lock(int fd)
+{
+    for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+        if (errno != EWOULDBLOCK || tries == 50)
+            return -1;
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    return 0;
+}
+
 int subhost__kept_open(struct keeper *keeper, const char *path, subhost_error **err)
 {
     *keeper = (struct keeper){.fd = -1};
@@ -149,7 +161,7 @@ int subhost__kept_open(struct keeper *keeper, const char *path, subhost_error **
         return subhost__fail(err, SUBHOST_ENOMEM, "out of memory");
     keeper->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
     int code = keeper->fd < 0 ? fail(keeper, errno, err) : 0;
-    if (!code && flock(keeper->fd, LOCK_EX | LOCK_NB) != 0)
+    if (!code && lock(keeper->fd) != 0)
         code = errno == EWOULDBLOCK ? subhost__fail(err, SUBHOST_ESTATE,
                                                     "%s is in use by another audit", path)
                                     : fail(keeper, errno, err);
