@@ -137,20 +137,25 @@ static bool write_text(struct trail *trail)
     return true;
 }
 
+static void note_removal(struct trail *trail)
+{
+    bool removed = subhost__trail_file_was_removed(&trail->file);
+    pthread_mutex_lock(&trail->lock);
+    trail->removed = removed;
+    pthread_mutex_unlock(&trail->lock);
+}
+
 static bool write_full(struct trail *trail)
 {
     size_t from = trail->full_at;
     while (subhost__trail_next_text(trail) > 0) {
         if (!write_text(trail))
             return false;
+        note_removal(trail); /* before who waits for this text goes on */
         note_progress(trail, trail->full_at - from);
         from = trail->full_at;
     }
     trail->full_size = 0;
-    bool removed = subhost__trail_file_was_removed(&trail->file);
-    pthread_mutex_lock(&trail->lock);
-    trail->removed = removed;
-    pthread_mutex_unlock(&trail->lock);
     return true;
 }
 
