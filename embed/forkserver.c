@@ -234,6 +234,17 @@ static void freeze(struct forkserver *server)
     PyErr_Clear(); /* it was about speed only */
 }
 
+/* Best effort: it is about speed only. */
+static void rehearse_call(subhost_interp *interp, PyObject *rehearse)
+{
+    PyObject *finish = subhost__prelude_call(interp, "prepare_finish", "()");
+    Py_XDECREF(finish);
+    PyErr_Clear();
+    PyObject *done = PyObject_CallNoArgs(rehearse);
+    Py_XDECREF(done);
+    PyErr_Clear();
+}
+
 /* What every child would else do for itself: site, the prelude, what is preloaded. */
 static void prepare_image(struct forkserver *server)
 {
@@ -243,13 +254,12 @@ static void prepare_image(struct forkserver *server)
         snprintf(server->failure, sizeof server->failure, "out of memory");
         return;
     }
-    PyObject *run_call = NULL;
+    PyObject *rehearse = NULL;
     const subhost_policy *policy = server->host->policy;
     bool site = subhost__policy_number(policy, POLICY_INTERPRETER_SITE);
     if (subhost__module_boot(interp) < 0 || (site && subhost__boot_site() < 0) ||
-        !(run_call = subhost__nursery_get(interp, "run_call")))
+        !(rehearse = subhost__nursery_get(interp, "rehearse")))
         describe_failure(server, "preparing the main interpreter");
-    Py_XDECREF(run_call);
     const char *const *name = server->host->options.preload;
     for (; name && *name && !server->failure[0]; name++) {
         PyObject *module = PyImport_ImportModule(*name);
@@ -259,6 +269,9 @@ static void prepare_image(struct forkserver *server)
     }
     if (!server->failure[0] && subhost__policing_preload(policy) < 0)
         describe_failure(server, "interpreter.preload");
+    if (!server->failure[0])
+        rehearse_call(interp, rehearse);
+    Py_XDECREF(rehearse);
     freeze(server);
     subhost__thread_forget();
 }

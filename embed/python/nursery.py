@@ -476,6 +476,23 @@ def run_call(payload):
         ) from error
 
 
+def rehearse():
+    """In the image that children are forked from: what the first calls make for themselves
+    (caches, specialised bytecode) is made before, once, and not on pages copied by each
+    child."""
+    if "os" not in sys.modules:
+        return  # the policy is without site; then each import counts
+    import os
+
+    preparation = {"path": sys.path.copy(), "argv": sys.argv.copy(), "main": _main,
+                   "cwd": os.getcwdb(), "environ": os.environ._data.copy()}
+    payload = _pickle.dumps((preparation, _dumps((abs, (0,)))), _PROTOCOL)
+    _prelude["is_process"] = True
+    for _ in range(8):  # CPython specialises after a few
+        run_call(payload)
+    _prelude["is_process"] = False
+
+
 # ---- tasks ----------------------------------------------------------------------------
 
 

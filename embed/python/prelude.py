@@ -169,12 +169,26 @@ def join_threads():
         threading._shutdown()
 
 
+_run_exitfuncs = None
+
+
+def prepare_finish():
+    """In the image that children are forked from: an import less for each of them."""
+    global _run_exitfuncs
+    known = "atexit" in sys.modules
+    import atexit
+
+    _run_exitfuncs = atexit._run_exitfuncs
+    if not known:
+        del sys.modules["atexit"]  # as under python, where the program is the first
+
+
 def finish():
     """What follows the program's end: threads, atexit. Errors are printed, as there."""
     join_threads()
-    import atexit
-
-    atexit._run_exitfuncs()
+    if _run_exitfuncs is None:
+        prepare_finish()
+    _run_exitfuncs()
 
 
 def end_quietly():
