@@ -167,6 +167,43 @@ void subhost__buffer_forget(subhost_buffer *buffer)
         free(buffer);
 }
 
+static void free_copy(void *address, int in_use, void *data)
+{
+    (void)data;
+    if (!in_use)
+        free(address);
+}
+
+subhost_buffer *subhost__buffer_copy(const subhost_memory *memory)
+{
+    subhost_memory copy = *memory;
+    subhost_buffer *buffer = NULL;
+    copy.address = malloc(copy.length ? copy.length : 1);
+    if (!copy.address)
+        return NULL;
+    if (copy.length)
+        memcpy(copy.address, memory->address, copy.length);
+    if (subhost_buffer_new(&copy, free_copy, NULL, &buffer, NULL) < 0)
+        free(copy.address);
+    return buffer;
+}
+
+bool subhost__buffer_list_copy(struct buffer_list *copy, const struct buffer_list *list)
+{
+    *copy = (struct buffer_list){calloc(list->n ? list->n : 1, sizeof(*copy->items)), 0};
+    for (; copy->items && copy->n < list->n; copy->n++)
+        copy->items[copy->n] = subhost_buffer_hold(list->items[copy->n]);
+    return copy->items != NULL;
+}
+
+void subhost__buffer_list_clear(struct buffer_list *list)
+{
+    while (list->n > 0)
+        subhost_buffer_release(list->items[--list->n]);
+    free(list->items);
+    list->items = NULL;
+}
+
 void subhost_buffer_release(subhost_buffer *buffer)
 {
     if (!buffer || atomic_fetch_sub(&buffer->refs, 1) != 1)
@@ -177,6 +214,10 @@ void subhost_buffer_release(subhost_buffer *buffer)
             atomic_store(&buffer->whole->in_use, true);
         subhost_buffer_release(buffer->whole);
     } else if (buffer->life) {
+        /* A lost thread may be using it for as long as the process lives, and so it is never
+         * given back to the object, whose memory stays. */
+        if (in_use)
+            return;
         subhost__buffer_return(buffer);
     } else if (buffer->release) {
         buffer->release(buffer->memory.address, in_use, buffer->data);

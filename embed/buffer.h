@@ -39,6 +39,17 @@ subhost_buffer *subhost__buffer_make(const subhost_memory *memory);
 /* A part of `whole`, to which it takes a reference. NULL: no memory. */
 subhost_buffer *subhost__buffer_part(subhost_buffer *whole, const subhost_memory *memory);
 void subhost__buffer_forget(subhost_buffer *buffer); /* one of `structs` */
+/* Of a copy of the bytes, which it owns. NULL: no memory. */
+subhost_buffer *subhost__buffer_copy(const subhost_memory *memory);
+/* Another reference to each. False: no memory, and `copy` is empty. */
+bool subhost__buffer_list_copy(struct buffer_list *copy, const struct buffer_list *list);
+void subhost__buffer_list_clear(struct buffer_list *list);
+
+/* value_wire.c: with copies of the bytes. False: it makes no sense, or no memory. */
+struct pack;
+struct unpack;
+void subhost__buffer_list_pack(struct pack *pack, const struct buffer_list *list);
+bool subhost__buffer_list_unpack(struct unpack *unpack, struct buffer_list *list);
 
 /* buffer_python.c */
 /* Nobody has the buffer of a Python object any more: its interpreter is to release it, if it
@@ -66,6 +77,14 @@ PyObject *subhost__buffer_view(subhost_interp *interp, subhost_buffer *buffer);
 /* The memory of an object with the buffer protocol, C-contiguous: a new reference, or NULL with
  * an exception. Of a memoryview over a buffer: that one, or a part of it. GIL held. */
 subhost_buffer *subhost__buffer_of(subhost_interp *interp, PyObject *object);
+
+/* The same of each object in a list. False with an exception, and `lent` is empty. */
+bool subhost__buffers_lend(subhost_interp *interp, PyObject *objects,
+                           struct buffer_list *lent);
+/* Copies of the objects' bytes, in C's memory: what outlives the interpreter. As above. */
+bool subhost__buffers_copy(PyObject *objects, struct buffer_list *copies);
+/* A list of memoryviews of them; NULL with an exception. */
+PyObject *subhost__buffers_view(subhost_interp *interp, const struct buffer_list *list);
 
 /* Releases what was given back. GIL held. */
 void subhost__buffers_collect(subhost_interp *interp);

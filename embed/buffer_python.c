@@ -298,6 +298,62 @@ subhost_buffer *subhost__buffer_of(subhost_interp *interp, PyObject *object)
     return part;
 }
 
+/* False with an exception, and `made` is empty. */
+static bool make_all(subhost_interp *interp, PyObject *objects,
+                     subhost_buffer *(*make)(subhost_interp *, PyObject *),
+                     struct buffer_list *made)
+{
+    Py_ssize_t n = PyList_GET_SIZE(objects);
+    *made = (struct buffer_list){calloc(n ? (size_t)n : 1, sizeof(*made->items)), 0};
+    if (!made->items)
+        PyErr_NoMemory();
+    for (; made->items && made->n < n; made->n++) {
+        made->items[made->n] = make(interp, PyList_GET_ITEM(objects, made->n));
+        if (!made->items[made->n])
+            subhost__buffer_list_clear(made);
+    }
+    return made->items != NULL;
+}
+
+bool subhost__buffers_lend(subhost_interp *interp, PyObject *objects,
+                           struct buffer_list *lent)
+{
+    return make_all(interp, objects, subhost__buffer_of, lent);
+}
+
+static subhost_buffer *copy_of(subhost_interp *interp, PyObject *object)
+{
+    (void)interp;
+    Py_buffer view;
+    subhost_memory memory;
+    size_t shape[SUBHOST_DIMENSIONS];
+    if (PyObject_GetBuffer(object, &view, PyBUF_FULL_RO) < 0)
+        return NULL;
+    describe(&view, &memory, shape);
+    subhost_buffer *copy = subhost__buffer_copy(&memory);
+    PyBuffer_Release(&view);
+    if (!copy)
+        PyErr_NoMemory();
+    return copy;
+}
+
+bool subhost__buffers_copy(PyObject *objects, struct buffer_list *copies)
+{
+    return make_all(NULL, objects, copy_of, copies);
+}
+
+PyObject *subhost__buffers_view(subhost_interp *interp, const struct buffer_list *list)
+{
+    PyObject *views = PyList_New(0);
+    for (uint32_t i = 0; views && i < list->n; i++) {
+        PyObject *view = subhost__buffer_view(interp, list->items[i]);
+        if (!view || PyList_Append(views, view) < 0)
+            Py_CLEAR(views);
+        Py_XDECREF(view);
+    }
+    return views;
+}
+
 /* ---- and gets back -------------------------------------------------------------------- */
 
 static void collect(void *data) { subhost__buffers_collect(data); }

@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "buffer.h"
 #include "fd.h"
 #include "guard.h"
 #include "pids.h"
@@ -158,6 +159,7 @@ static void send_ended(struct child_wires *up, subhost_task *task)
     subhost__pack_u64(&pack, (uint64_t)stats.cancel_latency_last);
     subhost__pack_string(&pack, outcome.detail);
     subhost__pack_bytes(&pack, task->result, task->result_size);
+    subhost__buffer_list_pack(&pack, &task->returned);
     if (pack.failed || !subhost__wire_send(&up->supervisor, FRAME_ENDED, task->id,
                                            pack.data, pack.size, NULL, 0))
         up->done = true; /* then our exit is all that is heard of it */

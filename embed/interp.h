@@ -198,6 +198,12 @@ struct subhost_interp {
 
 /* ---- tasks (task.c) ------------------------------------------------------------- */
 
+/* References to buffers (buffer.h), owned. */
+struct buffer_list {
+    subhost_buffer **items;
+    uint32_t n;
+};
+
 struct subhost_task {
     atomic_int refs;
     subhost_interp *interp; /* a reference */
@@ -216,6 +222,9 @@ struct subhost_task {
     bool anew;       /* it is to be begun again, or has been: imports.unsupported */
     unsigned char *payload, *result;
     size_t payload_size, result_size;
+    /* What they refer to instead of having its bytes. `lent` is taken out, or added to, with
+     * interp->lock held: an abandonment may come at any time. */
+    struct buffer_list lent, returned;
     struct worker *worker; /* which serves a pool's calls in it; NULL: it is none such */
     unsigned parent_id;    /* 0: none */
     subhost_task *parent;  /* a reference, NULL: none, or in another process */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "buffer.h"
 #include "module.h"
 #include "policing.h"
 
@@ -182,6 +183,7 @@ static PyObject *nursery_exit(PyObject *op, PyObject *args)
                                      "its nursery is left by an exception");
     PyObject *outer = error ? NULL : PyErr_GetRaisedException();
     PyObject *interrupted = join(self, thread);
+    subhost__buffers_collect(self->interp);
     pthread_mutex_lock(&self->interp->host->lock);
     self->nursery->cancelled = true; /* closed */
     pthread_mutex_unlock(&self->interp->host->lock);
@@ -263,6 +265,7 @@ static int create_interp(subhost_task *parent, int isolation,
 struct call {
     const char *payload;
     Py_ssize_t size;
+    struct buffer_list lent; /* what the payload refers to */
     const char *name;
     int isolation;
     double timeout;          /* seconds; negative: none */
@@ -312,7 +315,7 @@ static bool narrow_policy(const subhost_task *parent, struct call *call)
 }
 
 static subhost_task *submit(subhost_task *parent, struct nursery *nursery,
-                            const struct call *call)
+                            struct call *call)
 {
     subhost_interp *interp = NULL;
     if (create_interp(parent, call->isolation, call->policy, &interp) < 0)
@@ -332,6 +335,8 @@ static subhost_task *submit(subhost_task *parent, struct nursery *nursery,
     if (task) {
         subhost__nursery_ref(nursery);
         task->nursery = nursery;
+        task->lent = call->lent;
+        call->lent = (struct buffer_list){0};
         if (subhost__task_enqueue(task, &err) < 0) {
             fail_start(err);
             subhost_task_release(task);
@@ -344,16 +349,17 @@ static subhost_task *submit(subhost_task *parent, struct nursery *nursery,
     return task;
 }
 
-/* submit(nursery, task, payload, name, isolation, timeout, policy, settings): sets task._handle and task.id
- * in one piece with the start, so that no interruption comes in between. */
+/* submit(nursery, task, payload, buffers, name, isolation, timeout, policy, settings): sets
+ * task._handle and task.id in one piece with the start, so that no interruption comes in
+ * between. */
 static PyObject *host_submit(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *op, *object;
+    PyObject *op, *object, *buffers;
     struct call call;
-    if (!PyArg_ParseTuple(args, "OOy#sidzO!", &op, &object, &call.payload, &call.size,
-                          &call.name, &call.isolation, &call.timeout, &call.policy_name,
-                          &PyList_Type, &call.settings))
+    if (!PyArg_ParseTuple(args, "OOy#O!sidzO!", &op, &object, &call.payload, &call.size,
+                          &PyList_Type, &buffers, &call.name, &call.isolation,
+                          &call.timeout, &call.policy_name, &PyList_Type, &call.settings))
         return NULL;
     NurseryObject *self = (NurseryObject *)op;
     pthread_mutex_lock(&self->interp->lock);
@@ -374,8 +380,11 @@ static PyObject *host_submit(PyObject *module, PyObject *args)
         return NULL;
     }
     call.policy = NULL;
-    subhost_task *task =
-        narrow_policy(parent, &call) ? submit(parent, self->nursery, &call) : NULL;
+    subhost_task *task = NULL;
+    if (subhost__buffers_lend(self->interp, buffers, &call.lent) &&
+        narrow_policy(parent, &call))
+        task = submit(parent, self->nursery, &call);
+    subhost__buffer_list_clear(&call.lent);
     subhost_policy_free(call.policy);
     subhost_task_release(parent);
     if (!task)
@@ -460,17 +469,22 @@ static PyObject *host_outcome(PyObject *module, PyObject *handle)
                          (double)outcome.duration / 1e9, PyBool_FromLong(failed));
 }
 
-/* Of an ended task. None: it has none. */
+/* Of an ended task: its bytes and the buffers that they refer to, or (None, []). */
 static PyObject *host_result(PyObject *module, PyObject *handle)
 {
     (void)module;
     subhost_task *task = task_of(handle);
+    struct thread *thread = subhost__thread_self();
     if (!task)
         return NULL;
-    if (!task->result)
-        Py_RETURN_NONE;
-    return PyBytes_FromStringAndSize((const char *)task->result,
-                                     (Py_ssize_t)task->result_size);
+    if (!task->result || !thread)
+        return Py_BuildValue("(O[])", Py_None);
+    subhost__buffers_collect(
+        thread->interp); /* what was lent to it is the caller's again */
+    PyObject *views = subhost__buffers_view(thread->interp, &task->returned);
+    return views ? Py_BuildValue("(y#N)", (const char *)task->result,
+                                 (Py_ssize_t)task->result_size, views)
+                 : NULL;
 }
 
 static PyObject *host_pid(PyObject *module, PyObject *handle)
@@ -610,58 +624,4 @@ PyObject *subhost__nursery_get(subhost_interp *interp, const char *name)
         PyErr_Format(PyExc_AttributeError, "module 'subhost' has no attribute '%s'",
                      name);
     return Py_XNewRef(value);
-}
-
-/* ---- running a call ------------------------------------------------------------- */
-
-static int keep_result(subhost_task *task, PyObject *bytes)
-{
-    char *data;
-    Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(bytes, &data, &size) < 0)
-        return -1;
-    unsigned char *copy = malloc(size ? (size_t)size : 1);
-    if (!copy) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    memcpy(copy, data, (size_t)size);
-    free(task->result);
-    task->result = copy;
-    task->result_size = (size_t)size;
-    return 0;
-}
-
-PyObject *subhost__call_run(subhost_interp *interp, subhost_task *task)
-{
-    PyObject *function = subhost__nursery_get(interp, "run_call");
-    PyObject *payload = function
-                            ? PyBytes_FromStringAndSize((const char *)task->payload,
-                                                        (Py_ssize_t)task->payload_size)
-                            : NULL;
-    /* It may be large, and is seldom needed twice. */
-    if (subhost__policing_anew(interp, task) == ANEW_NOT) {
-        free(task->payload);
-        task->payload = NULL;
-        task->payload_size = 0;
-    }
-    PyObject *bytes = payload ? PyObject_CallOneArg(function, payload) : NULL;
-    int result = bytes ? keep_result(task, bytes) : -1;
-    Py_XDECREF(bytes);
-    Py_XDECREF(payload);
-    Py_XDECREF(function);
-    return result < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-void subhost__call_failed(subhost_interp *interp, subhost_task *task, PyObject *exception)
-{
-    struct thread *self = subhost__thread_self();
-    subhost__raise_seal(self); /* a cancel must not cost the nursery what it raised */
-    PyObject *function = subhost__nursery_get(interp, "pack_exception");
-    PyObject *bytes = function ? PyObject_CallOneArg(function, exception) : NULL;
-    if (!bytes || keep_result(task, bytes) < 0)
-        PyErr_Clear(); /* the outcome's detail tells what it was */
-    subhost__raise_unseal(interp, self);
-    Py_XDECREF(bytes);
-    Py_XDECREF(function);
 }

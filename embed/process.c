@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "buffer.h"
 #include "capture.h"
 #include "child.h"
 #include "fd.h"
@@ -286,7 +287,10 @@ static void on_ended(struct process *process, const struct frame *frame)
     char *detail = subhost__unpack_string(&unpack);
     size_t size;
     const unsigned char *result = subhost__unpack_bytes(&unpack, &size);
+    struct buffer_list returned = {0};
+    subhost__buffer_list_unpack(&unpack, &returned);
     if (!task || task->id != (unsigned)frame->id || unpack.failed) {
+        subhost__buffer_list_clear(&returned);
         free(detail);
         return;
     }
@@ -296,6 +300,7 @@ static void on_ended(struct process *process, const struct frame *frame)
         if (task->result)
             memcpy(task->result, result, size);
     }
+    task->returned = returned;
     if (outcome.cancel_reason >= 0 && latency > 0)
         subhost__cancel_note_latency(interp->host, latency);
     finish_task(process, &outcome, detail);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buffer.h"
 #include "interp.h"
 #include "options.h"
 #include "policing.h"
@@ -36,6 +37,8 @@ void subhost_task_release(subhost_task *task)
     free(task->detail);
     free(task->payload);
     free(task->result);
+    subhost__buffer_list_clear(&task->lent);
+    subhost__buffer_list_clear(&task->returned);
     subhost_policy_free(task->policy);
     subhost_task_release(task->parent);
     subhost__nursery_unref(task->nursery);
@@ -269,6 +272,7 @@ void subhost__task_pack(struct pack *pack, const subhost_task *task, bool last)
     subhost__pack_u64(pack, task->calls_value);
     if (task->is_call) {
         subhost__pack_bytes(pack, task->payload, task->payload_size);
+        subhost__buffer_list_pack(pack, &task->lent);
         return;
     }
     subhost__pack_u64(pack, (uint64_t)task->kind);
@@ -321,6 +325,10 @@ subhost_task *subhost__task_unpack(subhost_interp *interp, struct unpack *unpack
             task = subhost__task_make_call(interp, payload, size, &o, NULL);
         if (task)
             task->calls_value = calls_value;
+        if (task && !subhost__buffer_list_unpack(unpack, &task->lent)) {
+            subhost_task_release(task);
+            task = NULL;
+        }
     } else {
         task = unpack_program(interp, unpack, &o);
     }
@@ -396,10 +404,22 @@ const char *subhost__detail_missing(enum subhost_outcome_kind kind, const char *
     return (detail && *detail) || (!detail && has_one) ? "out of memory" : "";
 }
 
+/* Before its end can be known: what it was lent is its lender's alone again. */
+static void give_back(subhost_task *task)
+{
+    subhost_interp *interp = task->interp;
+    pthread_mutex_lock(&interp->lock);
+    struct buffer_list lent = task->lent;
+    task->lent = (struct buffer_list){0};
+    pthread_mutex_unlock(&interp->lock);
+    subhost__buffer_list_clear(&lent);
+}
+
 bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
                           const char *detail)
 {
     subhost_host *host = task->interp->host;
+    give_back(task);
     char *copy = detail && *detail ? strdup(detail) : NULL;
     pthread_mutex_lock(&host->lock);
     bool first = !task->ended, first_failure = false;

@@ -134,40 +134,18 @@ static int encode_bytes(const struct encoder *encoder, PyObject *object)
                                         (size_t)PyBytes_GET_SIZE(object)));
 }
 
-/* The buffers of a list of objects; NULL with an exception. */
-static subhost_buffer **lend_all(const struct encoder *encoder, PyObject *list,
-                                 uint32_t n)
-{
-    subhost_buffer **buffers = calloc(n ? n : 1, sizeof(*buffers));
-    if (!buffers)
-        PyErr_NoMemory();
-    for (uint32_t i = 0; buffers && i < n; i++) {
-        buffers[i] = subhost__buffer_of(encoder->interp, PyList_GET_ITEM(list, i));
-        if (buffers[i])
-            continue;
-        while (i > 0)
-            subhost_buffer_release(buffers[--i]);
-        free(buffers);
-        buffers = NULL;
-    }
-    return buffers;
-}
-
 /* A pickle and a list of what it refers to by number. */
 static int add_apart(const struct encoder *encoder, PyObject *pickle, PyObject *list)
 {
-    uint32_t n = (uint32_t)PyList_GET_SIZE(list);
     const char *data = PyBytes_AS_STRING(pickle);
     size_t size = (size_t)PyBytes_GET_SIZE(pickle);
-    if (n == 0)
+    struct buffer_list lent;
+    if (PyList_GET_SIZE(list) == 0)
         return done(encoder, subhost__value_add_pickle(encoder->value, data, size));
-    subhost_buffer **buffers = lend_all(encoder, list, n);
-    if (!buffers)
+    if (!subhost__buffers_lend(encoder->interp, list, &lent))
         return -1;
-    int code = subhost__value_add_apart(encoder->value, data, size, buffers, n);
-    while (n > 0)
-        subhost_buffer_release(buffers[--n]);
-    free(buffers);
+    int code = subhost__value_add_apart(encoder->value, data, size, lent.items, lent.n);
+    subhost__buffer_list_clear(&lent);
     return done(encoder, code);
 }
 

@@ -1,4 +1,5 @@
 /* Values on their way to another process, and from there: buffers are copied. */
+#include "buffer.h"
 #include "value.h"
 
 #include <stdlib.h>
@@ -19,19 +20,18 @@ static void pack_buffer(struct pack *pack, const subhost_buffer *buffer)
     subhost__pack_bytes(pack, memory.address, memory.length);
 }
 
+void subhost__buffer_list_pack(struct pack *pack, const struct buffer_list *list)
+{
+    subhost__pack_u64(pack, list->n);
+    for (uint32_t i = 0; i < list->n; i++)
+        pack_buffer(pack, list->items[i]);
+}
+
 void subhost__value_pack(struct pack *pack, const struct subhost_value *value)
 {
     subhost__pack_bytes(pack, value->data, value->size);
-    subhost__pack_u64(pack, value->n_buffers);
-    for (uint32_t i = 0; i < value->n_buffers; i++)
-        pack_buffer(pack, value->buffers[i]);
-}
-
-static void free_copy(void *address, int in_use, void *data)
-{
-    (void)data;
-    if (!in_use)
-        free(address);
+    subhost__buffer_list_pack(pack,
+                              &(struct buffer_list){value->buffers, value->n_buffers});
 }
 
 /* NULL: it makes no sense, or there is no memory. */
@@ -46,34 +46,45 @@ static subhost_buffer *unpack_buffer(struct unpack *unpack)
     uint64_t dimensions = subhost__unpack_u64(unpack);
     for (uint64_t i = 0; i < dimensions && i < SUBHOST_DIMENSIONS; i++)
         shape[i] = subhost__unpack_u64(unpack);
-    const void *bytes = subhost__unpack_bytes(unpack, &memory.length);
+    /* Only read from. */
+    memory.address = (void *)subhost__unpack_bytes(unpack, &memory.length);
     memory.dimensions = (int)dimensions;
     memory.shape = shape;
     subhost_buffer *buffer = NULL;
-    bool ok = !unpack->failed && dimensions <= SUBHOST_DIMENSIONS;
-    memory.address = ok ? malloc(memory.length ? memory.length : 1) : NULL;
-    if (memory.address) {
-        if (memory.length)
-            memcpy(memory.address, bytes, memory.length);
-        if (subhost_buffer_new(&memory, free_copy, NULL, &buffer, NULL) < 0)
-            free(memory.address);
-    }
+    if (!unpack->failed && dimensions <= SUBHOST_DIMENSIONS)
+        buffer = subhost__buffer_copy(&memory);
     free(format);
     return buffer;
+}
+
+bool subhost__buffer_list_unpack(struct unpack *unpack, struct buffer_list *list)
+{
+    uint64_t n = subhost__unpack_u64(unpack);
+    if (unpack->failed || n > unpack->size) /* each has some bytes at least */
+        return false;
+    *list = (struct buffer_list){calloc(n ? n : 1, sizeof(*list->items)), 0};
+    for (; list->items && list->n < n; list->n++) {
+        list->items[list->n] = unpack_buffer(unpack);
+        if (!list->items[list->n]) {
+            subhost__buffer_list_clear(list);
+            return false;
+        }
+    }
+    return list->items != NULL;
 }
 
 bool subhost__value_unpack(struct unpack *unpack, struct subhost_value *value)
 {
     size_t size;
     const unsigned char *data = subhost__unpack_bytes(unpack, &size);
-    uint64_t n = subhost__unpack_u64(unpack);
+    struct buffer_list list = {0};
     subhost_value_clear(value);
-    for (uint64_t i = 0; i < n; i++) {
-        subhost_buffer *buffer = unpack_buffer(unpack);
-        if (!buffer || subhost__value_adopt_buffers(value, &buffer, 1) < 0) {
-            subhost_buffer_release(buffer);
-            return false;
-        }
+    if (!subhost__buffer_list_unpack(unpack, &list))
+        return false;
+    if (subhost__value_adopt_buffers(value, list.items, list.n) < 0) {
+        subhost__buffer_list_clear(&list);
+        return false;
     }
+    free(list.items);
     return !unpack->failed && subhost__value_load_bytes(value, data, size, NULL) == 0;
 }

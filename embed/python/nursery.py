@@ -139,12 +139,34 @@ def _reduce_view_apart(view):
 def _dumps_apart(value):
     """A pickle, and a list of what it refers to instead of having its bytes (PEP 574)."""
     buffer, apart = _Buffer(), []
-    pickler = _pickle.Pickler(buffer, _PROTOCOL, buffer_callback=apart.append)
+
+    def put_apart(data):
+        # An array in Fortran's order is, for its unpickler, a row of bytes.
+        apart.append(data if memoryview(data).c_contiguous else data.raw())
+
+    pickler = _pickle.Pickler(buffer, _PROTOCOL, buffer_callback=put_apart)
     pickler.dispatch_table = (
         sys.modules["copyreg"].dispatch_table | {memoryview: _reduce_view_apart}
     )
     pickler.dump(value)
     return bytes(buffer), apart
+
+
+class _Large:
+    """Bytes that a pickle refers to: copied once, where they are unpickled."""
+
+    def __init__(self, data):
+        self._data = data
+
+    def __reduce__(self):
+        return type(self._data), (_pickle.PickleBuffer(self._data),)
+
+
+_LARGE = 1 << 16  # bytes; below, a buffer costs more than the copies it saves
+
+
+def _by_reference(value):
+    return _Large(value) if type(value) in (bytes, bytearray) and len(value) >= _LARGE else value
 
 
 class _ErrorPickler(_pickle.Pickler):
@@ -409,13 +431,14 @@ def _way_out(function):
 
 
 def _pack_call(function, args, may_be_process):
+    """What run_call() gets: bytes, and a list of the buffers that these refer to."""
     if not callable(function):
         raise TypeError(f"a task's function must be callable, not {type(function).__name__!r}")
     why = _way_out(function)
     if why:
         raise PicklingError(why)
     try:
-        call = _dumps((function, args))
+        call, buffers = _dumps_apart((function, tuple(map(_by_reference, args))))
     except Exception as error:
         what = _unpicklable(function, args)
         raise PicklingError(f"{what} cannot be pickled, and so not be sent to a task: "
@@ -426,7 +449,7 @@ def _pack_call(function, args, may_be_process):
 
         # Of its bytes in one piece, for each start of a process pays for it.
         preparation["cwd"], preparation["environ"] = os.getcwdb(), os.environ._data.copy()
-    return _pickle.dumps((preparation, call), _PROTOCOL)
+    return _pickle.dumps((preparation, call), _PROTOCOL), buffers
 
 
 def _unpicklable(function, args):
@@ -460,14 +483,16 @@ def _prepare(preparation):
                     os.environb[key] = value
 
 
-def run_call(payload):
-    """Runs in the task's interpreter; what it returns is the task's result."""
+def run_call(payload, buffers):
+    """Runs in the task's interpreter; what it returns is the task's result, again as bytes
+    and buffers."""
     preparation, call = _pickle.loads(payload)
     _prepare(preparation)
-    function, args = _loads(call)
+    function, args = _loads(call, buffers)
     value = function(*args)
     try:
-        return b"V" + _dumps(value)
+        data, buffers = _dumps_apart(_by_reference(value))
+        return b"V" + data, buffers
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         raise PicklingError(
@@ -489,7 +514,7 @@ def rehearse():
     payload = _pickle.dumps((preparation, _dumps((abs, (0,)))), _PROTOCOL)
     _prelude["is_process"] = True
     for _ in range(8):  # CPython specialises after a few
-        run_call(payload)
+        run_call(payload, [])
     _prelude["is_process"] = False
 
 
@@ -573,9 +598,9 @@ class NurseryTask:
         """(value, None) or (None, the exception), of an ended task."""
         if self._ending is None:
             outcome = self.outcome
-            payload = _host.result(self._handle)
+            payload, buffers = _host.result(self._handle)
             if outcome.kind == "returned" and payload is not None:
-                self._ending = _loads(memoryview(payload)[1:]), None
+                self._ending = _loads(memoryview(payload)[1:], buffers), None
             elif outcome.kind == "exited" and not self._failed:
                 self._ending = None, None
             else:
@@ -677,14 +702,14 @@ class Nursery(_host.Nursery):
             raise RuntimeError(_NO_GUARD)
         seconds, policy = _seconds(timeout), _describe_policy(policy)
         # Where a module refuses an interpreter the task may move (imports.unsupported).
-        payload = _pack_call(function, args, isolation == "process" or _host.may_move(self)
-                             or policy[0] is not None or bool(policy[1]))
+        call = _pack_call(function, args, isolation == "process" or _host.may_move(self)
+                          or policy[0] is not None or bool(policy[1]))
         if name is None:
             name = getattr(function, "__qualname__", None) or type(function).__name__
         task = NurseryTask(self, str(name).replace("\0", " "))
         self._tasks.append(task)
         try:
-            _host.submit(self, task, payload, task.name.encode(errors="replace").decode(),
+            _host.submit(self, task, *call, task.name.encode(errors="replace").decode(),
                          _ISOLATIONS[isolation], seconds, *policy)
         finally:
             if task._handle is None:

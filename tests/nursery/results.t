@@ -44,7 +44,7 @@ def values(folder, isolation):
             same = start(nursery, memoryview.tolist, data).result()
         print(bytes(back), back.readonly, small.readonly, whole, same)
         """, "b'\\x07\\x00\\x00' False True [97, 98] [[0, 1, 2], [3, 4, 5]]\n",
-           "views travel by value", isolation=isolation)
+           "views there and back", isolation=isolation)
     prints(folder, "", """
         with subhost.open_nursery() as nursery:
             pass
