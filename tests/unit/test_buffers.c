@@ -5,12 +5,9 @@
  * Buffers: both sides see the same memory, and each is given back exactly once, however the
  * interpreters that had it have ended. SUBHOST_TEST_ROUNDS: of the storm. */
 #define _GNU_SOURCE
-#include "unit.h"
+#include "unit_pool.h"
 
-#include <sys/stat.h>
 #include <sys/wait.h>
-
-#include "pool.h"
 
 static const char module_text[] =
     "import array, ctypes, gc, os, re, time\n"
@@ -71,24 +68,14 @@ static char folder[] = "/tmp/subhost-buffers-XXXXXX";
 
 static int make_module(void **state)
 {
-    char path[64];
     (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    snprintf(path, sizeof path, "%s/bufmod.py", folder);
-    FILE *file = fopen(path, "w");
-    if (!file)
-        return -1;
-    fputs(module_text, file);
-    return fclose(file);
+    return unit_make_module(folder, "bufmod", module_text);
 }
 
 static int remove_module(void **state)
 {
-    char command[80];
     (void)state;
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    return unit_remove_folder(folder);
 }
 
 /* ---- memory that counts its releases ------------------------------------------------ */
@@ -126,16 +113,10 @@ static subhost_buffer *make_buffer(struct counted *counted, size_t length)
 
 /* ---- pools --------------------------------------------------------------------------- */
 
-struct pool {
-    subhost_host *host;
-    subhost_pool *pool;
-};
-
 /* Calls of spin() and stuck() need a `timeout`. */
-static struct pool open_pool(enum subhost_isolation isolation, enum subhost_gil gil,
-                             int64_t timeout)
+static struct unit_pool open_pool(enum subhost_isolation isolation, enum subhost_gil gil,
+                                  int64_t timeout)
 {
-    struct pool p = {.host = unit_open()};
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.path0 = folder;
     options.workers = 1;
@@ -143,77 +124,42 @@ static struct pool open_pool(enum subhost_isolation isolation, enum subhost_gil 
     options.gil = gil;
     options.timeout = timeout;
     options.grace = SUBHOST_MSEC(200) * unit_count(1, 2, 5);
-    assert_int_equal(subhost_pool_open(p.host, &options, &p.pool, NULL), 0);
-    return p;
+    return unit_pool_open(&options);
 }
 
-static void close_pool(struct pool *p)
-{
-    assert_int_equal(subhost_pool_close(p->pool, unit_patience(2), NULL), 0);
-    unit_close(p->host);
-}
-
-static subhost_call *new_call(struct pool *p, const char *name)
+static subhost_call *new_call(struct unit_pool *p, const char *name)
 {
     char full[64];
-    subhost_function *function = NULL;
-    subhost_call *call = NULL;
     snprintf(full, sizeof full, "bufmod:%s", name);
-    assert_int_equal(subhost_pool_function(p->pool, full, &function, NULL), 0);
-    assert_int_equal(subhost_call_new(function, NULL, &call, NULL), 0);
-    return call;
-}
-
-static subhost_outcome finish(struct pool *p, subhost_call *call)
-{
-    subhost_outcome outcome = {.size = sizeof outcome};
-    subhost_call *taken = NULL;
-    int64_t deadline = subhost__now() + unit_patience(20);
-    assert_int_equal(subhost_pool_submit(p->pool, &call, 1, 0, NULL), 1);
-    while (subhost_pool_take(p->pool, &taken, 1, 0, NULL) == 0) {
-        if (subhost__now() > deadline)
-            fail_msg("a call has not ended");
-        subhost_dispatch(p->host, SUBHOST_MSEC(5), NULL);
-    }
-    subhost_call_outcome(taken, &outcome);
-    return outcome;
+    return unit_call_new(p, full);
 }
 
 /* A call with a buffer, which is the call's alone afterwards. */
-static subhost_call *call_buffer(struct pool *p, const char *name, subhost_buffer *buffer,
-                                 enum subhost_outcome_kind kind)
+static subhost_call *call_buffer(struct unit_pool *p, const char *name,
+                                 subhost_buffer *buffer, enum subhost_outcome_kind kind)
 {
     subhost_call *call = new_call(p, name);
     assert_int_equal(subhost_value_add_buffer(subhost_call_argument(call), buffer), 0);
     subhost_buffer_release(buffer);
-    subhost_outcome outcome = finish(p, call);
+    subhost_outcome outcome = unit_call(p, call);
     unit_expect(&outcome, kind);
     return call;
 }
 
-static subhost_call *call_int(struct pool *p, const char *name, int64_t integer)
+static subhost_call *call_int(struct unit_pool *p, const char *name, int64_t integer)
 {
     subhost_call *call = new_call(p, name);
     subhost_value_add_int(subhost_call_argument(call), integer);
-    subhost_outcome outcome = finish(p, call);
+    subhost_outcome outcome = unit_call(p, call);
     unit_expect(&outcome, SUBHOST_RETURNED);
     return call;
 }
 
-static subhost_item result(const subhost_call *call)
+static int64_t take_int(subhost_call *call)
 {
-    subhost_item item = SUBHOST_ITEM_INIT;
-    size_t at = 0;
-    assert_int_equal(subhost_value_next(subhost_call_result(call), &at, &item, NULL), 1);
-    return item;
-}
-
-static int64_t result_int(subhost_call *call)
-{
-    subhost_item item = result(call);
-    assert_int_equal(item.kind, SUBHOST_VALUE_INT);
+    int64_t integer = unit_call_result_int(call);
     subhost_call_free(call);
-    return item.integer;
+    return integer;
 }
 
 /* ---- without Python -------------------------------------------------------------------- */
@@ -313,12 +259,12 @@ static void values_hold_them(void **state)
 static void both_see_the_same(void **state)
 {
     (void)state;
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
+    struct unit_pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     struct counted counted;
     subhost_buffer *buffer = make_buffer(&counted, 1000);
     unsigned char *bytes = counted.address;
     subhost_call *call = call_buffer(&p, "total", subhost_buffer_hold(buffer), 0);
-    assert_int_equal(result_int(call), 1000);
+    assert_int_equal(take_int(call), 1000);
     subhost_call_free(
         call_buffer(&p, "fill", subhost_buffer_hold(buffer), SUBHOST_RETURNED));
     for (int i = 0; i < 1000; i++)
@@ -326,7 +272,7 @@ static void both_see_the_same(void **state)
 
     /* A part of it comes back as a part of it. */
     call = call_buffer(&p, "middle", buffer, SUBHOST_RETURNED);
-    subhost_item item = result(call);
+    subhost_item item = unit_call_item(call);
     assert_int_equal(item.kind, SUBHOST_VALUE_BUFFER);
     assert_ptr_equal(item.data, bytes + 2);
     assert_int_equal(item.length, 3);
@@ -341,16 +287,16 @@ static void both_see_the_same(void **state)
     /* What is not in one piece is copied. */
     buffer = make_buffer(&counted, 6);
     call = call_buffer(&p, "every_other", buffer, SUBHOST_RETURNED);
-    assert_int_equal(result(call).kind, SUBHOST_VALUE_PICKLE);
+    assert_int_equal(unit_call_item(call).kind, SUBHOST_VALUE_PICKLE);
     subhost_call_free(call);
     subhost_call_free(call_int(&p, "count", 0));
     assert_int_equal(counted.released, 1);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 static void check_described(enum subhost_isolation isolation)
 {
-    struct pool p = open_pool(isolation, SUBHOST_GIL_OWN, 0);
+    struct unit_pool p = open_pool(isolation, SUBHOST_GIL_OWN, 0);
     static double numbers[2][3] = {{1, 2, 3}, {4, 5, 6}};
     static const size_t shape[] = {2, 3};
     subhost_memory memory = SUBHOST_MEMORY_INIT;
@@ -378,11 +324,11 @@ static void check_described(enum subhost_isolation isolation)
     assert_true(sum == 21);
     subhost_call_free(call);
     call = call_buffer(&p, "fill_read_only", buffer, SUBHOST_RETURNED);
-    item = result(call);
+    item = unit_call_item(call);
     assert_int_equal(item.kind, SUBHOST_VALUE_STR);
     assert_non_null(memmem(item.data, item.length, "read-only", 9));
     subhost_call_free(call);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 static void described(void **state)
@@ -398,9 +344,9 @@ static void described(void **state)
 static void python_lends(void **state)
 {
     (void)state;
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
+    struct unit_pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     subhost_call *call = call_int(&p, "lend", 1000);
-    subhost_item item = result(call);
+    subhost_item item = unit_call_item(call);
     assert_int_equal(item.kind, SUBHOST_VALUE_BUFFER);
     assert_int_equal(item.length, 3000);
     assert_memory_equal((const char *)item.data + 2997, "abc", 3);
@@ -413,12 +359,12 @@ static void python_lends(void **state)
     assert_int_equal(
         subhost_value_copy(subhost_call_argument(fill), subhost_call_result(call), NULL),
         0);
-    assert_int_equal(finish(&p, fill).kind, SUBHOST_RETURNED);
+    assert_int_equal(unit_call(&p, fill).kind, SUBHOST_RETURNED);
     assert_memory_equal(item.data, "\0\1\2\3", 4);
     subhost_call_free(fill);
-    assert_int_equal(result_int(call_int(&p, "count", 0)), 0);
+    assert_int_equal(take_int(call_int(&p, "count", 0)), 0);
     subhost_call_free(call);
-    assert_int_equal(result_int(call_int(&p, "count", 0)), 1);
+    assert_int_equal(take_int(call_int(&p, "count", 0)), 1);
 
     call = call_int(&p, "lend_pickled", 10);
     size_t at = 0, n = 0;
@@ -426,8 +372,8 @@ static void python_lends(void **state)
         n += item.kind == SUBHOST_VALUE_BUFFER;
     assert_int_equal(n, 2);
     subhost_call_free(call);
-    assert_int_equal(result_int(call_int(&p, "count", 0)), 3);
-    close_pool(&p);
+    assert_int_equal(take_int(call_int(&p, "count", 0)), 3);
+    unit_pool_close(&p);
 }
 
 /* What is lent outlives its interpreter, and the host; so does what it is made of. */
@@ -436,24 +382,24 @@ static void lent_for_longer(void **state)
     (void)state;
     static const int64_t sizes[] = {2, 100, 1000, 100000};
     subhost_call *calls[ARRAY_LENGTH(sizes)];
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
+    struct unit_pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++)
         calls[i] = call_int(&p, "lend", sizes[i]);
     struct counted counted;
     subhost_call *over =
         call_buffer(&p, "over", make_buffer(&counted, 1000), SUBHOST_RETURNED);
-    subhost_buffer *buffer = subhost_buffer_hold(result(over).buffer);
-    assert_ptr_equal(result(over).data, counted.address);
+    subhost_buffer *buffer = subhost_buffer_hold(unit_call_item(over).buffer);
+    assert_ptr_equal(unit_call_item(over).data, counted.address);
     subhost_call_free(over);
-    close_pool(&p);
+    unit_pool_close(&p);
     assert_int_equal(counted.released, 0);
     assert_memory_equal(counted.address, "\1\1\1", 3);
     subhost_buffer_release(buffer);
     p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
-    assert_int_equal(result_int(call_int(&p, "count", 0)), 0);
-    close_pool(&p);
+    assert_int_equal(take_int(call_int(&p, "count", 0)), 0);
+    unit_pool_close(&p);
     for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++) {
-        subhost_item item = result(calls[i]);
+        subhost_item item = unit_call_item(calls[i]);
         assert_int_equal(item.length, 3 * sizes[i]);
         for (size_t j = 0; j < item.length; j++)
             assert_int_equal(((const char *)item.data)[j], "abc"[j % 3]);
@@ -469,7 +415,7 @@ static void lent_for_longer(void **state)
 /* Short: it is waited for. */
 #define TIMEOUT (SUBHOST_MSEC(500) * unit_count(1, 2, 8))
 
-static void expect_released(struct pool *p, struct counted *counted, int in_use)
+static void expect_released(struct unit_pool *p, struct counted *counted, int in_use)
 {
     int64_t deadline = subhost__now() + unit_patience(20);
     while (counted->released == 0 && subhost__now() < deadline)
@@ -490,7 +436,7 @@ static void released_once(enum subhost_isolation isolation)
         {"spin", SUBHOST_TIMED_OUT},
     };
     struct counted counted[ARRAY_LENGTH(ways)], unused, refused;
-    struct pool p = open_pool(isolation, SUBHOST_GIL_OWN, TIMEOUT);
+    struct unit_pool p = open_pool(isolation, SUBHOST_GIL_OWN, TIMEOUT);
     for (size_t i = 0; i < ARRAY_LENGTH(ways); i++)
         subhost_call_free(call_buffer(&p, ways[i].function,
                                       make_buffer(&counted[i], 10000), ways[i].kind));
@@ -510,7 +456,7 @@ static void released_once(enum subhost_isolation isolation)
     assert_int_equal(subhost_pool_submit(p.pool, &never, 1, 0, NULL), SUBHOST_EINVAL);
     subhost_call_free(never);
     assert_int_equal(refused.released, 1);
-    close_pool(&p);
+    unit_pool_close(&p);
     for (size_t i = 0; i < ARRAY_LENGTH(ways); i++) {
         assert_int_equal(counted[i].released, 1);
         assert_int_equal(counted[i].in_use, 0);
@@ -529,7 +475,7 @@ static void however_it_ends(void **state)
 static void when_the_pool_closes(void **state)
 {
     (void)state;
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
+    struct unit_pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, 0);
     struct counted counted[20];
     subhost_call *calls[20];
     for (int i = 0; i < 20; i++) {
@@ -540,7 +486,7 @@ static void when_the_pool_closes(void **state)
     }
     assert_int_equal(subhost_pool_submit(p.pool, calls, 20, 0, NULL), 20);
     subhost_dispatch(p.host, SUBHOST_MSEC(50), NULL);
-    close_pool(&p);
+    unit_pool_close(&p);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(counted[i].released, 0); /* the call's own reference */
         subhost_call_free(calls[i]);
@@ -553,7 +499,7 @@ static void when_it_is_abandoned(void **state)
 {
     (void)state;
     if (fork() == 0) { /* an abandoned thread stays in its process */
-        struct pool p =
+        struct unit_pool p =
             open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_OWN, TIMEOUT);
         struct counted counted, after;
         subhost_call *call =
@@ -654,7 +600,7 @@ static void bound_functions(void **state)
 static void numpy_has_no_copy(void **state)
 {
     (void)state;
-    struct pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_SHARED, 0);
+    struct unit_pool p = open_pool(SUBHOST_ISOLATION_INTERPRETER, SUBHOST_GIL_SHARED, 0);
     static double numbers[] = {1, 2, 3};
     subhost_memory memory = SUBHOST_MEMORY_INIT;
     memory.address = numbers;
@@ -666,11 +612,11 @@ static void numpy_has_no_copy(void **state)
     assert_int_equal(subhost_buffer_new(&memory, NULL, NULL, &buffer, NULL), 0);
     subhost_call *call = new_call(&p, "as_numpy");
     subhost_value_add_buffer(subhost_call_argument(call), buffer);
-    outcome = finish(&p, call);
+    outcome = unit_call(&p, call);
     if (outcome.kind == SUBHOST_RAISED && strstr(outcome.detail, "No module named")) {
         subhost_call_free(call);
         subhost_buffer_release(buffer);
-        close_pool(&p);
+        unit_pool_close(&p);
         skip(); /* there is no numpy */
     }
     unit_expect(&outcome, SUBHOST_RETURNED);
@@ -682,20 +628,20 @@ static void numpy_has_no_copy(void **state)
     assert_int_equal(item.integer, (intptr_t)numbers);
     subhost_call_free(call);
     call = call_buffer(&p, "numpy_frombuffer", buffer, SUBHOST_RETURNED);
-    assert_int_equal(result_int(call), (intptr_t)numbers);
+    assert_int_equal(take_int(call), (intptr_t)numbers);
 
     /* An array comes back as a pickle that refers to its memory; so it can go on. */
     call = call_int(&p, "make_numpy", 1000);
-    assert_int_equal(result(call).kind, SUBHOST_VALUE_PICKLE);
+    assert_int_equal(unit_call_item(call).kind, SUBHOST_VALUE_PICKLE);
     subhost_call *frombuffer = new_call(&p, "numpy_frombuffer");
     subhost_value_copy(subhost_call_argument(frombuffer), subhost_call_result(call),
                        NULL);
-    outcome = finish(&p, frombuffer);
+    outcome = unit_call(&p, frombuffer);
     unit_expect(&outcome, SUBHOST_RETURNED);
-    int64_t address = result_int(frombuffer);
-    assert_int_equal(result_int(call_int(&p, "numpy_address", 0)), address);
+    int64_t address = take_int(frombuffer);
+    assert_int_equal(take_int(call_int(&p, "numpy_address", 0)), address);
     subhost_call_free(call);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 /* ---- a storm ------------------------------------------------------------------------------ */
@@ -703,7 +649,7 @@ static void numpy_has_no_copy(void **state)
 #define STORM_THREADS 4
 
 struct storm {
-    struct pool *p;
+    struct unit_pool *p;
     atomic_int made, released;
     atomic_bool stop;
     /* What one thread leaves for another to release. */
@@ -741,7 +687,7 @@ static void a_storm(void **state)
                                         "lend",  "over", "drop"};
     const char *text = getenv("SUBHOST_TEST_ROUNDS");
     int rounds = text ? atoi(text) : unit_count(1500, 400, 24);
-    struct pool p = {.host = unit_open()};
+    struct unit_pool p = {.host = unit_open()};
     struct storm storm = {.p = &p};
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.path0 = folder;
@@ -779,7 +725,7 @@ static void a_storm(void **state)
             subhost_outcome outcome = {.size = sizeof outcome};
             subhost_call_outcome(calls[i], &outcome);
             unit_expect(&outcome, SUBHOST_RETURNED);
-            subhost_item item = result(calls[i]);
+            subhost_item item = unit_call_item(calls[i]);
             if (item.kind == SUBHOST_VALUE_BUFFER)
                 subhost_buffer_release(atomic_exchange(
                     &storm.exchange[(unsigned)ended % ARRAY_LENGTH(storm.exchange)],

@@ -1,9 +1,5 @@
 /* Pools: values through Python and back, how calls end, and that each is told once. */
-#include "unit.h"
-
-#include <sys/stat.h>
-
-#include "pool.h"
+#include "unit_pool.h"
 
 static const char module_text[] = "import os\n"
                                   "def same(x): return x\n"
@@ -29,106 +25,25 @@ static char folder[] = "/tmp/subhost-pool-XXXXXX";
 
 static int make_module(void **state)
 {
-    char path[64];
     (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    snprintf(path, sizeof path, "%s/poolmod.py", folder);
-    FILE *file = fopen(path, "w");
-    if (!file)
-        return -1;
-    fputs(module_text, file);
-    return fclose(file);
+    return unit_make_module(folder, "poolmod", module_text);
 }
 
 static int remove_module(void **state)
 {
-    char command[80];
     (void)state;
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    return system(command);
+    return unit_remove_folder(folder);
 }
 
-struct pool {
-    subhost_host *host;
-    subhost_pool *pool;
-    atomic_bool recycled, done;
-};
-
-static struct pool open_pool(const subhost_pool_options *given)
+static struct unit_pool open_pool(const subhost_pool_options *given)
 {
-    struct pool p = {.host = unit_open()};
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
-    subhost_error *err = NULL;
     if (given)
         options = *given;
     options.path0 = folder;
     if (options.workers == 0)
         options.workers = 2;
-    int code = subhost_pool_open(p.host, &options, &p.pool, &err);
-    if (code)
-        fail_msg("subhost_pool_open: %s", subhost_error_message(err));
-    return p;
-}
-
-static void close_pool(struct pool *p)
-{
-    assert_int_equal(subhost_pool_close(p->pool, unit_patience(2), NULL), 0);
-    unit_close(p->host);
-}
-
-static subhost_call *new_call(struct pool *p, const char *name)
-{
-    subhost_function *function = NULL;
-    subhost_call *call = NULL;
-    assert_int_equal(subhost_pool_function(p->pool, name, &function, NULL), 0);
-    assert_int_equal(subhost_call_new(function, NULL, &call, NULL), 0);
-    return call;
-}
-
-/* The main thread is here: it dispatches until the call has ended. */
-static subhost_outcome wait_for(struct pool *p, subhost_call *call)
-{
-    subhost_outcome outcome = {.size = sizeof outcome};
-    subhost_call *taken = NULL;
-    int64_t deadline = subhost__now() + unit_patience(20);
-    while (subhost_pool_take(p->pool, &taken, 1, 0, NULL) == 0) {
-        if (subhost__now() > deadline)
-            fail_msg("a call has not ended");
-        subhost_dispatch(p->host, SUBHOST_MSEC(5), NULL);
-    }
-    assert_ptr_equal(taken, call);
-    subhost_call_outcome(call, &outcome);
-    return outcome;
-}
-
-static subhost_outcome make_call(struct pool *p, subhost_call *call)
-{
-    subhost_error *err = NULL;
-    int n = subhost_pool_submit(p->pool, &call, 1, 0, &err);
-    if (n != 1)
-        fail_msg("subhost_pool_submit: %s", err ? subhost_error_message(err) : "full");
-    return wait_for(p, call);
-}
-
-/* Of a function with one integer. */
-static subhost_outcome call_int(struct pool *p, const char *name, int64_t integer,
-                                subhost_call **kept)
-{
-    subhost_call *call = new_call(p, name);
-    subhost_value_add_int(subhost_call_argument(call), integer);
-    subhost_outcome outcome = make_call(p, call);
-    *kept = call;
-    return outcome;
-}
-
-static int64_t result_int(const subhost_call *call)
-{
-    subhost_item item = SUBHOST_ITEM_INIT;
-    size_t at = 0;
-    assert_int_equal(subhost_value_next(subhost_call_result(call), &at, &item, NULL), 1);
-    assert_int_equal(item.kind, SUBHOST_VALUE_INT);
-    return item.integer;
+    return unit_pool_open(&options);
 }
 
 /* ---- values through Python --------------------------------------------------------- */
@@ -176,13 +91,13 @@ static void test_values(void **state)
     static const filler fillers[] = {fill_none,   fill_int,        fill_float,
                                      fill_bigint, fill_surrogates, fill_long_str,
                                      fill_bytes,  fill_nested};
-    struct pool p = open_pool(NULL);
-    subhost_call *call = new_call(&p, "poolmod:same");
+    struct unit_pool p = open_pool(NULL);
+    subhost_call *call = unit_call_new(&p, "poolmod:same");
     for (size_t i = 0; i < ARRAY_LENGTH(fillers); i++) {
         subhost_value *argument = subhost_call_argument(call);
         subhost_value_clear(argument);
         fillers[i](argument);
-        assert_int_equal(make_call(&p, call).kind, SUBHOST_RETURNED);
+        assert_int_equal(unit_call(&p, call).kind, SUBHOST_RETURNED);
         size_t n, m;
         const void *sent = subhost_value_data(argument, &n);
         const void *got = subhost_value_data(subhost_call_result(call), &m);
@@ -190,44 +105,44 @@ static void test_values(void **state)
         assert_memory_equal(sent, got, n);
     }
     subhost_call_free(call);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 /* What is no plain value goes by pickle, and comes back as what it was. */
 static void test_pickles(void **state)
 {
     (void)state;
-    struct pool p = open_pool(NULL);
-    subhost_call *make = new_call(&p, "fractions:Fraction");
+    struct unit_pool p = open_pool(NULL);
+    subhost_call *make = unit_call_new(&p, "fractions:Fraction");
     subhost_value_add_str(subhost_call_argument(make), "3/4", 3);
-    assert_int_equal(make_call(&p, make).kind, SUBHOST_RETURNED);
+    assert_int_equal(unit_call(&p, make).kind, SUBHOST_RETURNED);
     subhost_item item = SUBHOST_ITEM_INIT;
     size_t at = 0, size;
     assert_int_equal(subhost_value_next(subhost_call_result(make), &at, &item, NULL), 1);
     assert_int_equal(item.kind, SUBHOST_VALUE_PICKLE);
-    subhost_call *print = new_call(&p, "builtins:str");
+    subhost_call *print = unit_call_new(&p, "builtins:str");
     const void *data = subhost_value_data(subhost_call_result(make), &size);
     assert_int_equal(subhost_value_load(subhost_call_argument(print), data, size, NULL),
                      0);
-    assert_int_equal(make_call(&p, print).kind, SUBHOST_RETURNED);
+    assert_int_equal(unit_call(&p, print).kind, SUBHOST_RETURNED);
     at = 0;
     subhost_value_next(subhost_call_result(print), &at, &item, NULL);
     assert_int_equal(item.length, 3);
     assert_memory_equal(item.data, "3/4", 3);
     subhost_call_free(make);
     subhost_call_free(print);
-    close_pool(&p);
+    unit_pool_close(&p);
 
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.plain = 1;
     p = open_pool(&options);
-    make = new_call(&p, "fractions:Fraction");
+    make = unit_call_new(&p, "fractions:Fraction");
     subhost_value_add_str(subhost_call_argument(make), "3/4", 3);
-    subhost_outcome outcome = make_call(&p, make);
+    subhost_outcome outcome = unit_call(&p, make);
     assert_int_equal(outcome.kind, SUBHOST_RAISED);
     assert_non_null(strstr(outcome.detail, "TypeError: an object of type"));
     subhost_call_free(make);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 /* ---- how calls end ----------------------------------------------------------------- */
@@ -236,36 +151,36 @@ static void check_endings(enum subhost_isolation isolation)
 {
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.isolation = isolation;
-    struct pool p = open_pool(&options);
+    struct unit_pool p = open_pool(&options);
     subhost_call *call;
-    subhost_outcome outcome = call_int(&p, "poolmod:A.b", 41, &call);
+    subhost_outcome outcome = unit_call_int(&p, "poolmod:A.b", 41, &call);
     assert_int_equal(outcome.kind, SUBHOST_RETURNED);
-    assert_int_equal(result_int(call), 42);
+    assert_int_equal(unit_call_result_int(call), 42);
     subhost_call_free(call);
-    outcome = call_int(&p, "poolmod:fails", 7, &call);
+    outcome = unit_call_int(&p, "poolmod:fails", 7, &call);
     assert_int_equal(outcome.kind, SUBHOST_RAISED);
     assert_int_equal(outcome.code, 1);
     assert_string_equal(outcome.detail, "ValueError: 7");
     assert_non_null(strstr(subhost_call_traceback(call), "in fails\n"));
     subhost_call_free(call);
-    outcome = call_int(&p, "poolmod:nothing", 7, &call);
+    outcome = unit_call_int(&p, "poolmod:nothing", 7, &call);
     assert_int_equal(outcome.kind, SUBHOST_FAILED);
     assert_int_equal(outcome.status, 127);
     subhost_call_free(call);
-    outcome = call_int(&p, "nosuchmodule:nothing", 7, &call);
+    outcome = unit_call_int(&p, "nosuchmodule:nothing", 7, &call);
     assert_int_equal(outcome.status, 127);
     subhost_call_free(call);
-    outcome = call_int(&p, "poolmod:number", 7, &call);
+    outcome = unit_call_int(&p, "poolmod:number", 7, &call);
     assert_int_equal(outcome.kind, SUBHOST_FAILED);
     assert_int_equal(outcome.status, 126);
     subhost_call_free(call);
-    call = new_call(&p, "poolmod:same");
+    call = unit_call_new(&p, "poolmod:same");
     subhost_value_add_json(subhost_call_argument(call), "[1, ", 4);
-    outcome = make_call(&p, call);
+    outcome = unit_call(&p, call);
     assert_int_equal(outcome.kind, SUBHOST_RAISED);
     assert_int_equal(outcome.code, 2);
     subhost_call_free(call);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 static void test_endings(void **state)
@@ -283,16 +198,16 @@ static void check_timeouts(enum subhost_isolation isolation)
     options.workers = 1;
     options.timeout = unit_patience(1) / 5;
     options.grace = unit_patience(1) / 5;
-    struct pool p = open_pool(&options);
+    struct unit_pool p = open_pool(&options);
     subhost_call *call;
-    subhost_outcome outcome = call_int(&p, "poolmod:spin", 1, &call);
+    subhost_outcome outcome = unit_call_int(&p, "poolmod:spin", 1, &call);
     assert_int_equal(outcome.kind, SUBHOST_TIMED_OUT);
     assert_int_equal(outcome.cancel_reason, SUBHOST_BY_DEADLINE);
     subhost_call_free(call);
-    outcome = call_int(&p, "time:sleep", 100, &call);
+    outcome = unit_call_int(&p, "time:sleep", 100, &call);
     assert_int_equal(outcome.kind, SUBHOST_TIMED_OUT);
     subhost_call_free(call);
-    outcome = call_int(&p, "poolmod:same", 5, &call);
+    outcome = unit_call_int(&p, "poolmod:same", 5, &call);
     assert_int_equal(outcome.kind, SUBHOST_RETURNED);
     subhost_call_free(call);
     subhost_pool_stats stats = {.size = sizeof stats};
@@ -300,7 +215,7 @@ static void check_timeouts(enum subhost_isolation isolation)
     assert_int_equal(stats.timeouts, 2);
     assert_int_equal(stats.calls, 3);
     assert_int_equal(stats.replaced, 0);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 static void test_timeouts(void **state)
@@ -319,16 +234,16 @@ static void test_killed(void **state)
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.isolation = SUBHOST_ISOLATION_PROCESS;
     options.workers = 1;
-    struct pool p = open_pool(&options);
+    struct unit_pool p = open_pool(&options);
     subhost_call *call;
-    subhost_outcome outcome = call_int(&p, "poolmod:die", 1, &call);
+    subhost_outcome outcome = unit_call_int(&p, "poolmod:die", 1, &call);
     assert_int_equal(outcome.kind, SUBHOST_KILLED);
     assert_int_equal(outcome.code, 9);
     subhost_call_free(call);
-    outcome = call_int(&p, "poolmod:same", 5, &call);
+    outcome = unit_call_int(&p, "poolmod:same", 5, &call);
     assert_int_equal(outcome.kind, SUBHOST_RETURNED);
     subhost_call_free(call);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 /* ---- many -------------------------------------------------------------------------- */
@@ -337,7 +252,7 @@ static void test_killed(void **state)
 
 static void *submit_all(void *arg)
 {
-    struct pool *p = arg;
+    struct unit_pool *p = arg;
     long rounds = unit_count(100, 20, 4), bad = 0;
     subhost_function *function = NULL;
     subhost_call *calls[CALLS], *taken[CALLS];
@@ -381,7 +296,7 @@ static void test_many(void **state)
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.calls = 300; /* fewer than are submitted at a time */
     options.recycle_calls = (uint64_t)unit_count(5000, 1000, 200);
-    struct pool p = open_pool(&options);
+    struct unit_pool p = open_pool(&options);
     pthread_t thread;
     void *bad = NULL;
     assert_int_equal(pthread_create(&thread, NULL, submit_all, &p), 0);
@@ -397,7 +312,7 @@ static void test_many(void **state)
     assert_null(bad);
     assert_int_equal(stats.calls % CALLS, 0);
     assert_true(stats.recycled > 0);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 /* What is in the pool when it is closed is the caller's again. */
@@ -406,10 +321,10 @@ static void test_close(void **state)
     (void)state;
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.workers = 1;
-    struct pool p = open_pool(&options);
+    struct unit_pool p = open_pool(&options);
     subhost_call *calls[3];
     for (int i = 0; i < 3; i++) {
-        calls[i] = new_call(&p, "time:sleep");
+        calls[i] = unit_call_new(&p, "time:sleep");
         subhost_value_add_int(subhost_call_argument(calls[i]), 100);
     }
     assert_int_equal(subhost_pool_submit(p.pool, calls, 3, 0, NULL), 3);
@@ -428,14 +343,14 @@ static void test_close(void **state)
 static void test_mistakes(void **state)
 {
     (void)state;
-    struct pool p = open_pool(NULL);
+    struct unit_pool p = open_pool(NULL);
     subhost_function *function = NULL;
     static const char *const names[] = {"",      "a",    ":a",   "a:",    "a:b:c",
                                         "a b:c", "a.:b", "a:.b", "a:b-c", "1a:b"};
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
         assert_int_equal(subhost_pool_function(p.pool, names[i], &function, NULL),
                          SUBHOST_EINVAL);
-    subhost_call *call = new_call(&p, "poolmod:same");
+    subhost_call *call = unit_call_new(&p, "poolmod:same");
     assert_int_equal(subhost_pool_submit(p.pool, &call, 1, 0, NULL), SUBHOST_EINVAL);
     subhost_call_free(call);
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
@@ -448,7 +363,7 @@ static void test_mistakes(void **state)
     assert_int_equal(subhost_pool_take(p.pool, &call, 1, SUBHOST_MSEC(1), NULL), 0);
     subhost_pool_wake(p.pool);
     assert_int_equal(subhost_pool_take(p.pool, &call, 1, SUBHOST_FOREVER, NULL), 0);
-    close_pool(&p);
+    unit_pool_close(&p);
 }
 
 int main(void)
