@@ -19,8 +19,8 @@
  * until the thread has noticed. The JDK's linux_close.c does the same for its sockets. */
 #define _GNU_SOURCE
 #include "interpose.h"
+#include "interpose_real.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -101,32 +101,7 @@ extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
     X(raise) X(pthread_kill)
 /* clang-format on */
 
-#define DECLARE_REAL(name)                                                               \
-    static __typeof__(name) *real_##name;                                                \
-    extern __typeof__(name) __interceptor_##name __attribute__((weak));
-WRAPPED(DECLARE_REAL)
-#undef DECLARE_REAL
-
-/* Finds the next definition of each. Done when the library is loaded, because dlsym() is
- * nothing for a child between fork and exec. A sanitizer's runtime that is linked into the
- * program offers its own under another name, which must not be passed by. */
-__attribute__((constructor)) static void resolve(void)
-{
-#define RESOLVE(name)                                                                    \
-    {                                                                                    \
-        void *symbol = (void *)(uintptr_t)__interceptor_##name;                          \
-        if (!symbol)                                                                     \
-            symbol = dlsym(RTLD_NEXT, #name);                                            \
-        memcpy(&real_##name, &symbol, sizeof symbol);                                    \
-    }
-    WRAPPED(RESOLVE)
-#undef RESOLVE
-}
-
-/* Another library's constructor may have come first. */
-#define REAL(name)                                                                       \
-    if (__builtin_expect(!real_##name, 0))                                               \
-        resolve();
+FIND_REAL(WRAPPED)
 
 /* A call that returns -1 and errno, again after each interruption that raised nothing. ENDED
  * is evaluated for the early return. Each try begins with the caller's errno: a call that

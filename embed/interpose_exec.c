@@ -4,14 +4,13 @@
  * _posixsubprocess.fork_exec(), which a program can call itself: its child, between vfork()
  * or fork() and here, finds that it must not. Async-signal-safe. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <spawn.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "interp.h"
 #include "interpose.h"
+#include "interpose_real.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -28,48 +27,31 @@ void subhost__exec_after_fork(void) { is_child = is_forbidden(); }
 
 #define WRAPPED(X) X(execve) X(execv) X(fexecve) X(posix_spawn) X(posix_spawnp)
 
-#define DECLARE_REAL(name)                                                               \
-    static __typeof__(name) *real_##name;                                                \
-    extern __typeof__(name) __interceptor_##name __attribute__((weak));
-WRAPPED(DECLARE_REAL)
-#undef DECLARE_REAL
-
-/* As in interpose.c: a child cannot call dlsym(). */
-__attribute__((constructor)) static void resolve(void){
-#define RESOLVE(name)                                                                    \
-    {                                                                                    \
-        void *symbol = (void *)(uintptr_t)__interceptor_##name;                          \
-        if (!symbol)                                                                     \
-            symbol = dlsym(RTLD_NEXT, #name);                                            \
-        memcpy(&real_##name, &symbol, sizeof symbol);                                    \
-    }
-    WRAPPED(RESOLVE)
-#undef RESOLVE
-}
+FIND_REAL(WRAPPED)
 
 #define WRAP(name, params, args, forbidden)                                              \
     EXPORT int name params                                                               \
     {                                                                                    \
-        if (__builtin_expect(!real_##name, 0))                                           \
-            resolve();                                                                   \
+        REAL(name)                                                                       \
         return is_forbidden() ? (forbidden) : real_##name args;                          \
     }
 
 #define FAIL (errno = EACCES, -1)
 
-WRAP(execve, (const char *path, char *const argv[], char *const envp[]),
-     (path, argv, envp), FAIL)
-    WRAP(execv, (const char *path, char *const argv[]), (path, argv), FAIL)
-        WRAP(fexecve, (int fd, char *const argv[], char *const envp[]), (fd, argv, envp),
-             FAIL) WRAP(posix_spawn,
-                        (pid_t *restrict pid, const char *restrict path,
-                         const posix_spawn_file_actions_t *restrict actions,
-                         const posix_spawnattr_t *restrict attributes,
-                         char *const argv[restrict], char *const envp[restrict]),
-                        (pid, path, actions, attributes, argv, envp), EACCES)
-            WRAP(posix_spawnp,
-                 (pid_t *restrict pid, const char *restrict file,
-                  const posix_spawn_file_actions_t *restrict actions,
-                  const posix_spawnattr_t *restrict attributes,
-                  char *const argv[restrict], char *const envp[restrict]),
-                 (pid, file, actions, attributes, argv, envp), EACCES)
+/* clang-format off */
+WRAP(execve, (const char *path, char *const argv[], char *const envp[]), (path, argv, envp), FAIL)
+WRAP(execv, (const char *path, char *const argv[]), (path, argv), FAIL)
+WRAP(fexecve, (int fd, char *const argv[], char *const envp[]), (fd, argv, envp), FAIL)
+WRAP(posix_spawn,
+     (pid_t *restrict pid, const char *restrict path,
+      const posix_spawn_file_actions_t *restrict actions,
+      const posix_spawnattr_t *restrict attributes, char *const argv[restrict],
+      char *const envp[restrict]),
+     (pid, path, actions, attributes, argv, envp), EACCES)
+WRAP(posix_spawnp,
+     (pid_t *restrict pid, const char *restrict file,
+      const posix_spawn_file_actions_t *restrict actions,
+      const posix_spawnattr_t *restrict attributes, char *const argv[restrict],
+      char *const envp[restrict]),
+     (pid, file, actions, attributes, argv, envp), EACCES)
+/* clang-format on */
