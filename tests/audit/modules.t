@@ -12,6 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from schema import is_valid
 from tap import NATIVE, PATIENCE, PYTHON, equal, main, ok, run, script, spawn, subhost, test
 from tap import SUBHOST
 
@@ -71,6 +72,7 @@ def each_verdict(tmp):
           "what is not as it was promised is a finding, an honest refusal is none")
     equal(document["verdicts"]["claims-ready-but-fails"], 5, "verdicts are counted")
     evidence(items)
+    is_valid(json.dumps(document), "the document has its schema")
 
 
 def evidence(items):
