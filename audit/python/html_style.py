@@ -47,11 +47,11 @@ table { border-collapse: collapse; width: 100%; background: var(--panel); }
 th, td { text-align: left; vertical-align: top; padding: .45rem .7rem; }
 th { border-bottom: 2px solid var(--line); white-space: nowrap; }
 td { border-top: 1px solid var(--line); overflow-wrap: anywhere; min-width: 5rem; }
-td.long { min-width: 18rem; }
+td.long { min-width: 16rem; }
 td > code { white-space: nowrap; }
-td > details { min-width: 14rem; }
+td > details { min-width: 11rem; }
 td.status, td.number { min-width: 0; overflow-wrap: normal; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 tbody tr:hover { background: var(--row); }
 th button {
   font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0;

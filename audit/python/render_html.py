@@ -52,8 +52,11 @@ class Page:
 
     def _cell(self, value):
         shown, key = value if isinstance(value, tuple) else (value, None)
-        number = isinstance(shown, (int, float)) and not isinstance(shown, bool)
+        measure = shown if key is None else key  # "69.2 ms" is a number, too
+        number = isinstance(measure, (int, float)) and not isinstance(shown, (bool, Html))
         wide = not isinstance(shown, Html) and len(str(shown)) > LONG
+        if isinstance(key, float):
+            key = f"{key:.9f}"  # without an exponent: sorted as text with numbers in it
         return self.element("td", "" if shown is None else shown, data_key=key,
                             class_="number" if number else "long" if wide else None)
 

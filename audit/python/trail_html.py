@@ -56,7 +56,7 @@ def columns(document):
         return tasks.get(one["id"], {})
 
     def time(value):
-        return ("", -1) if value is None else (seconds(value), f"{value:.9f}")
+        return ("", -1) if value is None else (seconds(value), round(value, 9))
 
     def took(one):
         it = task(one)
