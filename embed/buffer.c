@@ -214,11 +214,10 @@ void subhost_buffer_release(subhost_buffer *buffer)
             atomic_store(&buffer->whole->in_use, true);
         subhost_buffer_release(buffer->whole);
     } else if (buffer->life) {
-        /* A lost thread may be using it for as long as the process lives, and so it is never
-         * given back to the object, whose memory stays. */
         if (in_use)
-            return;
-        subhost__buffer_return(buffer);
+            subhost__buffer_lose(buffer);
+        else
+            subhost__buffer_return(buffer);
     } else if (buffer->release) {
         buffer->release(buffer->memory.address, in_use, buffer->data);
     }

@@ -55,6 +55,9 @@ bool subhost__buffer_list_unpack(struct unpack *unpack, struct buffer_list *list
 /* Nobody has the buffer of a Python object any more: its interpreter is to release it, if it
  * still can. Any thread, GIL or not. */
 void subhost__buffer_return(subhost_buffer *buffer);
+/* The same where a lost thread may be using it for as long as the process lives: the object, and
+ * its memory, stay. */
+void subhost__buffer_lose(const subhost_buffer *buffer);
 
 /* What an interpreter has of a buffer. A node of its own, and not in a Python object, because
  * such an object need not be freed at an interpreter's end. */

@@ -14,6 +14,7 @@ struct buffer_life {
     struct exposure *exposures;
     subhost_buffer *returned;
     bool ended;
+    atomic_bool in_use;  /* what it has lent is in an interpreter that was abandoned */
     atomic_bool waiting; /* something is returned; a hint */
 };
 
@@ -23,10 +24,13 @@ static void life_unref(struct buffer_life *life)
 {
     if (atomic_fetch_sub(&life->refs, 1) != 1)
         return;
-    /* The interpreter has ended, and nobody has what it lent: nothing is used any more. */
+    /* The interpreter has ended, and nobody has what it lent: but for lost threads nothing is
+     * used any more. */
     struct exposure *exposure = life->exposures, *next;
     for (; exposure; exposure = next) {
         next = exposure->next;
+        if (exposure->buffer && atomic_load(&life->in_use))
+            atomic_store(&exposure->buffer->in_use, true);
         subhost_buffer_release(exposure->buffer);
         subhost__buffer_forget(exposure->looks);
         free(exposure);
@@ -104,6 +108,14 @@ struct exposure *subhost__buffer_expose(subhost_interp *interp, subhost_buffer *
     exposure->looks = buffer;
     exposure->refs = 1;
     pthread_mutex_lock(&interp->lock);
+    if (atomic_load(&interp->state) == INTERP_QUARANTINED) {
+        /* What it had was taken away, once and for all. */
+        pthread_mutex_unlock(&interp->lock);
+        subhost_buffer_release(buffer);
+        subhost__buffer_forget(buffer);
+        free(exposure);
+        return NULL;
+    }
     exposure->next = life->exposures;
     exposure->at = &life->exposures;
     if (exposure->next)
@@ -287,7 +299,7 @@ subhost_buffer *subhost__buffer_of(subhost_interp *interp, PyObject *object)
         return NULL;
     }
     describe(&view, &memory, shape);
-    subhost_buffer *whole = shown_by(interp, object);
+    subhost_buffer *whole = shown_by(interp, view.obj); /* behind a PickleBuffer, too */
     if (!whole)
         return lend(interp, &memory, &view);
     subhost_buffer *part = subhost__buffer_part(whole, &memory);
@@ -309,8 +321,10 @@ static bool make_all(subhost_interp *interp, PyObject *objects,
         PyErr_NoMemory();
     for (; made->items && made->n < n; made->n++) {
         made->items[made->n] = make(interp, PyList_GET_ITEM(objects, made->n));
-        if (!made->items[made->n])
+        if (!made->items[made->n]) {
             subhost__buffer_list_clear(made);
+            break;
+        }
     }
     return made->items != NULL;
 }
@@ -364,6 +378,12 @@ static bool is_here(const struct buffer_life *life)
     PyThreadState *tstate = PyThreadState_GetUnchecked();
     return tstate &&
            PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate)) == life->id;
+}
+
+void subhost__buffer_lose(const subhost_buffer *buffer)
+{
+    atomic_store(&buffer->life->in_use, true);
+    life_unref(buffer->life);
 }
 
 void subhost__buffer_return(subhost_buffer *buffer)

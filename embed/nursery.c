@@ -474,14 +474,13 @@ static PyObject *host_result(PyObject *module, PyObject *handle)
 {
     (void)module;
     subhost_task *task = task_of(handle);
-    struct thread *thread = subhost__thread_self();
     if (!task)
         return NULL;
-    if (!task->result || !thread)
+    subhost_interp *interp = task->parent->interp; /* where we are */
+    subhost__buffers_collect(interp); /* what was lent to it is the caller's again */
+    if (!task->result)
         return Py_BuildValue("(O[])", Py_None);
-    subhost__buffers_collect(
-        thread->interp); /* what was lent to it is the caller's again */
-    PyObject *views = subhost__buffers_view(thread->interp, &task->returned);
+    PyObject *views = subhost__buffers_view(interp, &task->returned);
     return views ? Py_BuildValue("(y#N)", (const char *)task->result,
                                  (Py_ssize_t)task->result_size, views)
                  : NULL;

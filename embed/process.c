@@ -288,7 +288,7 @@ static void on_ended(struct process *process, const struct frame *frame)
     size_t size;
     const unsigned char *result = subhost__unpack_bytes(&unpack, &size);
     struct buffer_list returned = {0};
-    subhost__buffer_list_unpack(&unpack, &returned);
+    bool complete = subhost__buffer_list_unpack(&unpack, &returned);
     if (!task || task->id != (unsigned)frame->id || unpack.failed) {
         subhost__buffer_list_clear(&returned);
         free(detail);
@@ -301,6 +301,11 @@ static void on_ended(struct process *process, const struct frame *frame)
             memcpy(task->result, result, size);
     }
     task->returned = returned;
+    if (!unpack.failed && (!complete || task->result_size < size)) {
+        free(detail);
+        detail = strdup("there is no memory for its result");
+        outcome.kind = SUBHOST_FAILED;
+    }
     if (outcome.cancel_reason >= 0 && latency > 0)
         subhost__cancel_note_latency(interp->host, latency);
     finish_task(process, &outcome, detail);

@@ -119,6 +119,8 @@ def _view(data, format, shape):
 
 
 def _reduce_view(view):
+    if not view.itemsize:
+        raise BufferError("the items of a memoryview have no size")
     data = view.tobytes()
     return _view, (data if view.readonly else bytearray(data), view.format, view.shape)
 
@@ -133,33 +135,47 @@ def _dumps(value):
 
 
 def _reduce_view_apart(view):
-    return (memoryview, (_pickle.PickleBuffer(view),)) if view.c_contiguous else _reduce_view(view)
+    if not (view.c_contiguous and view.itemsize):
+        return _reduce_view(view)
+    return memoryview, (_pickle.PickleBuffer(view),)
 
 
-def _dumps_apart(value):
-    """A pickle, and a list of what it refers to instead of having its bytes (PEP 574)."""
+def _is_constant(data):
+    return type(memoryview(data).obj) is bytes
+
+
+def _dumps_apart(value, only_constant=False):
+    """A pickle, and a list of what it refers to instead of having its bytes (PEP 574).
+    `only_constant`: nothing that could change before it is copied."""
     buffer, apart = _Buffer(), []
 
     def put_apart(data):
+        if only_constant and not _is_constant(data):
+            return True
         # An array in Fortran's order is, for its unpickler, a row of bytes.
         apart.append(data if memoryview(data).c_contiguous else data.raw())
 
+    def reduce_view(view):
+        apart = not only_constant or _is_constant(view)
+        return _reduce_view_apart(view) if apart else _reduce_view(view)
+
     pickler = _pickle.Pickler(buffer, _PROTOCOL, buffer_callback=put_apart)
     pickler.dispatch_table = (
-        sys.modules["copyreg"].dispatch_table | {memoryview: _reduce_view_apart}
+        sys.modules["copyreg"].dispatch_table | {memoryview: reduce_view}
     )
     pickler.dump(value)
     return bytes(buffer), apart
 
 
 class _Large:
-    """Bytes that a pickle refers to: copied once, where they are unpickled."""
+    """Bytes that a pickle refers to: copied once, where they are unpickled. Those of a
+    bytearray are copied here as well, for it may change meanwhile."""
 
     def __init__(self, data):
-        self._data = data
+        self._type, self._data = type(data), bytes(data)
 
     def __reduce__(self):
-        return type(self._data), (_pickle.PickleBuffer(self._data),)
+        return self._type, (_pickle.PickleBuffer(self._data),)
 
 
 _LARGE = 1 << 16  # bytes; below, a buffer costs more than the copies it saves
@@ -430,7 +446,7 @@ def _way_out(function):
     return None
 
 
-def _pack_call(function, args, may_be_process):
+def _pack_call(function, args, is_process, may_be_process):
     """What run_call() gets: bytes, and a list of the buffers that these refer to."""
     if not callable(function):
         raise TypeError(f"a task's function must be callable, not {type(function).__name__!r}")
@@ -438,7 +454,7 @@ def _pack_call(function, args, may_be_process):
     if why:
         raise PicklingError(why)
     try:
-        call, buffers = _dumps_apart((function, tuple(map(_by_reference, args))))
+        call, buffers = _dumps_apart((function, tuple(map(_by_reference, args))), is_process)
     except Exception as error:
         what = _unpicklable(function, args)
         raise PicklingError(f"{what} cannot be pickled, and so not be sent to a task: "
@@ -702,7 +718,8 @@ class Nursery(_host.Nursery):
             raise RuntimeError(_NO_GUARD)
         seconds, policy = _seconds(timeout), _describe_policy(policy)
         # Where a module refuses an interpreter the task may move (imports.unsupported).
-        call = _pack_call(function, args, isolation == "process" or _host.may_move(self)
+        is_process = isolation == "process"
+        call = _pack_call(function, args, is_process, is_process or _host.may_move(self)
                           or policy[0] is not None or bool(policy[1]))
         if name is None:
             name = getattr(function, "__qualname__", None) or type(function).__name__

@@ -44,6 +44,9 @@ def pass_on(view):
     with subhost.open_nursery() as nursery:
         nursery.start(put, view[1:], 0, 8)
 
+def first_and_last(data):
+    return bytes(data[:1]), bytes(data[-1:])
+
 def is_free(data):
     try:
         data.append(0)  # BufferError while anybody has its memory
@@ -87,6 +90,46 @@ def shared(folder, isolation):
         """, "('bytes', 70000, b'xx', b'x') True\n"
              "('bytearray', 70000, bytearray(b'yy'), bytearray(b'y')) True\n100000\nbytearray\n",
            "large bytes stay bytes, large bytearrays bytearrays", isolation=isolation)
+
+
+@test
+@each
+def as_they_were(folder, isolation):
+    prints(folder, FUNCTIONS, """
+        with subhost.open_nursery() as nursery:
+            for size in (1000, 100_000, 10_000_000):
+                data = bytearray(b"a" * size)
+                views = [] if ISOLATION == "interpreter" else [memoryview(data)]
+                tasks = [start(nursery, first_and_last, value) for value in (data, *views)]
+                data[:] = b"b" * size
+                views.clear()
+                print(is_free(data), {task.result() for task in tasks})
+        """, "True {(b'a', b'a')}\n" * 3, "what a task gets of a bytearray is what it was at the "
+             "start, and so is what a process gets of a view", isolation=isolation)
+    prints(folder, FUNCTIONS + """
+import ctypes
+class Empty(ctypes.Structure): pass
+""", """
+        with subhost.open_nursery() as nursery:
+            for view in (memoryview(Empty()), memoryview((Empty * 3)())):
+                try:
+                    print(type(start(nursery, len, view).result()))
+                except Exception as error:
+                    print(type(error).__name__)
+        print("lived")
+        """, "PicklingError\nPicklingError\nlived\n", "views that cannot be sent are refused",
+           isolation=isolation)
+    prints(folder, FUNCTIONS, """
+        results = []
+        with subhost.open_nursery() as nursery:
+            task = start(nursery, bytes, 100_000)
+            def ask():
+                results.append(len(task.result()))
+            thread = threading.Thread(target=ask)
+            thread.start()
+            thread.join()
+        print(results, len(task.result()))
+        """, "[100000] 100000\n", "a large result is any thread's", isolation=isolation)
 
 
 @test
