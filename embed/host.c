@@ -71,6 +71,8 @@ void subhost__host_after_fork(subhost_host *host, unsigned serial)
     atomic_store(&host->barrier_asked, 0);
     atomic_store(&host->barrier_done, 0);
     host->interps = NULL;
+    host->live = NULL;
+    host->pools = NULL; /* the parent's, whose threads may have their locks */
     host->ended = NULL;
     host->ended_tail = &host->ended;
     host->forkserver = NULL;
