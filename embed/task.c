@@ -569,9 +569,10 @@ static void cancel(subhost_task *task, enum subhost_reason reason, const char *t
     bool queued = !running && unqueue(interp, task);
     pthread_mutex_unlock(&interp->lock);
     if (queued) {
-        subhost_outcome outcome = {.kind = SUBHOST_CANCELLED,
-                                   .cancel_reason = (int)reason,
-                                   .status = subhost__cancel_status(reason)};
+        subhost_outcome outcome = {
+            .kind = reason == SUBHOST_BY_DEADLINE ? SUBHOST_TIMED_OUT : SUBHOST_CANCELLED,
+            .cancel_reason = (int)reason,
+            .status = subhost__cancel_status(reason)};
         subhost__task_finish(task, &outcome, text);
         subhost_task_release(task);
     } else if (running) {
