@@ -252,6 +252,7 @@ struct nursery {
     /* Under host->lock: */
     unsigned live;
     bool failed, cancelled;
+    bool closed; /* left: no task is live, and none is started; with the GIL as well */
     struct waiter *waiters; /* threads that wait for one of its tasks; on their stacks */
 };
 

@@ -425,7 +425,17 @@ static PyObject *host_note_import(PyObject *module, PyObject *name)
     Py_RETURN_NONE;
 }
 
+/* What putenv() has added, too: python's os.environ need not know of it. */
+static PyObject *host_clear_environ(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    if (clearenv() != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef host_methods[] = {
+    {"clear_environ", host_clear_environ, METH_NOARGS, NULL},
     {"loads_anything", host_loads_anything, METH_NOARGS, NULL},
     {"note_import", host_note_import, METH_O, NULL},
     {"refuse_exec", host_refuse_exec, METH_O, NULL},

@@ -166,6 +166,16 @@ static PyObject *join(NurseryObject *self, struct thread *thread)
     return first ? first : Py_NewRef(Py_None);
 }
 
+/* No task is live, and none can be started any more. */
+static bool close_nursery(const NurseryObject *self)
+{
+    pthread_mutex_lock(&self->interp->host->lock);
+    bool closed = self->nursery->live == 0;
+    self->nursery->closed = self->nursery->cancelled = closed;
+    pthread_mutex_unlock(&self->interp->host->lock);
+    return closed;
+}
+
 /* In C, because a method in Python begins with a check for what is to be raised: the
  * children would stay behind. */
 static PyObject *nursery_exit(PyObject *op, PyObject *args)
@@ -183,10 +193,14 @@ static PyObject *nursery_exit(PyObject *op, PyObject *args)
                                      "its nursery is left by an exception");
     PyObject *outer = error ? NULL : PyErr_GetRaisedException();
     PyObject *interrupted = join(self, thread);
+    /* Another thread may have started one, until we had the GIL again. */
+    while (!close_nursery(self)) {
+        PyObject *again = join(self, thread);
+        if (Py_IsNone(interrupted))
+            Py_SETREF(interrupted, Py_NewRef(again));
+        Py_DECREF(again);
+    }
     subhost__buffers_collect(self->interp);
-    pthread_mutex_lock(&self->interp->host->lock);
-    self->nursery->cancelled = true; /* closed */
-    pthread_mutex_unlock(&self->interp->host->lock);
     PyObject *result = NULL;
     if (error)
         result = PyObject_CallMethod(op, "_conclude", "OO", error, interrupted);
@@ -349,6 +363,15 @@ static subhost_task *submit(subhost_task *parent, struct nursery *nursery,
     return task;
 }
 
+/* The last look before a start: nothing behind it gives the GIL away. */
+static bool is_open(const NurseryObject *self)
+{
+    if (self->nursery->closed)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "tasks can be started only inside the nursery's with block");
+    return !self->nursery->closed;
+}
+
 /* submit(nursery, task, payload, buffers, name, isolation, timeout, policy, settings): sets
  * task._handle and task.id in one piece with the start, so that no interruption comes in
  * between. */
@@ -382,7 +405,7 @@ static PyObject *host_submit(PyObject *module, PyObject *args)
     call.policy = NULL;
     subhost_task *task = NULL;
     if (subhost__buffers_lend(self->interp, buffers, &call.lent) &&
-        narrow_policy(parent, &call))
+        narrow_policy(parent, &call) && is_open(self))
         task = submit(parent, self->nursery, &call);
     subhost__buffer_list_clear(&call.lent);
     subhost_policy_free(call.policy);
@@ -412,6 +435,10 @@ static PyObject *host_wait(PyObject *module, PyObject *args)
     double timeout;
     if (!PyArg_ParseTuple(args, "OOd", &op, &handle, &timeout))
         return NULL;
+    if (!PyObject_HasAttrString(op, "_conclude")) {
+        PyErr_SetString(PyExc_RuntimeError, "the nursery of the task was left");
+        return NULL;
+    }
     NurseryObject *self = (NurseryObject *)op;
     subhost_task *task = task_of(handle);
     struct thread *thread = subhost__thread_adopt(self->interp, THREAD_PROGRAM);

@@ -101,7 +101,7 @@ def _format(error, seen=()):
         _host.format_traceback(error.__traceback__, lines)
     message = _message_of(error)
     lines.write(_name_of(type(error)) + (f": {message}" if message else "") + "\n")
-    for note in getattr(error, "__notes__", ()):
+    for note in getattr(error, "__notes__", None) or ():
         lines.write(f"{note}\n")
     return "".join(lines)
 
@@ -490,13 +490,8 @@ def _prepare(preparation):
 
         if os.getcwdb() != preparation["cwd"] and (passes is None or "cwd" in passes):
             os.chdir(preparation["cwd"])
-        wanted = preparation["environ"] if passes is None or "environ" in passes else {}
-        if os.environ._data != wanted:
-            for key in os.environ._data.keys() - wanted.keys():
-                del os.environb[key]
-            for key, value in wanted.items():
-                if os.environb.get(key) != value:
-                    os.environb[key] = value
+        if passes is None or "environ" in passes:
+            _prelude["set_environ"](preparation["environ"])
 
 
 def run_call(payload, buffers):
@@ -525,13 +520,12 @@ def rehearse():
         return  # the policy is without site; then each import counts
     import os
 
-    preparation = {"path": sys.path.copy(), "argv": sys.argv.copy(), "main": _main,
-                   "cwd": os.getcwdb(), "environ": os.environ._data.copy()}
+    # Not what is the process's: programs of other interpreters may be changing it.
+    preparation = {"path": sys.path.copy(), "argv": sys.argv.copy(), "main": _main}
     payload = _pickle.dumps((preparation, _dumps((abs, (0,)))), _PROTOCOL)
-    _prelude["is_process"] = True
     for _ in range(8):  # CPython specialises after a few
         run_call(payload, [])
-    _prelude["is_process"] = False
+        os.getcwdb()
 
 
 # ---- tasks ----------------------------------------------------------------------------
@@ -686,12 +680,18 @@ def _policy_text(value):
     return ",".join(value) if isinstance(value, (list, tuple, set)) else str(value)
 
 
+def _is_own_cancel(error):
+    """Raised to end this program, or task, or in a loop's own way a task of its event loop."""
+    return isinstance(error, (_host.Cancelled, KeyboardInterrupt)) or (
+        error is not None and _prelude["is_of_loop"](error))
+
+
 class Nursery(_host.Nursery):
     """Tasks that are started in it end before it is left. Made by open_nursery(); to be
     used in a with statement."""
 
     def __init__(self):
-        self._tasks, self._open = [], None
+        self._tasks, self._open, self._many = [], None, 32
 
     def __enter__(self):
         if self._open is not None:
@@ -724,6 +724,7 @@ class Nursery(_host.Nursery):
         if name is None:
             name = getattr(function, "__qualname__", None) or type(function).__name__
         task = NurseryTask(self, str(name).replace("\0", " "))
+        self._forget()
         self._tasks.append(task)
         try:
             _host.submit(self, task, *call, task.name.encode(errors="replace").decode(),
@@ -733,6 +734,17 @@ class Nursery(_host.Nursery):
                 self._tasks.remove(task)
         return task
 
+    def _forget(self):
+        """What has returned, of a nursery that lives long: nobody will ask it for a failure."""
+        if len(self._tasks) < self._many:
+            return
+        kept = [task for task in self._tasks if not task.outcome or task._failed
+                or task.outcome.kind != "returned"]
+        for task in self._tasks:
+            if task.outcome and task.outcome.kind == "returned" and not task._failed:
+                task._nursery = None
+        self._tasks[:], self._many = kept, 2 * len(kept) + 32
+
     def _conclude(self, error, interruption):
         """After all have ended. `error`: the body's; `interruption`: what was to be raised
         while they were waited for. What __exit__ returns."""
@@ -740,9 +752,10 @@ class Nursery(_host.Nursery):
         for task in self._tasks:
             task._nursery = None  # a cycle, and nothing waits for it any more
         ended = error if interruption is None else interruption
-        # What cancels this program, or task, may well have cancelled its tasks directly.
-        cancelled = (isinstance(ended, (_host.Cancelled, KeyboardInterrupt))
-                     or _host.cancel_requested(self))
+        # What cancels this program, or task, may well have cancelled its tasks directly. What
+        # result() has raised in the body is a task's, and no cancel of ours.
+        cancelled = _host.cancel_requested(self) or (
+            _is_own_cancel(ended) and not self._is_of_tasks(ended, ()))
         errors = [task._failure() for task in self._tasks if task.outcome and task._failed
                   and not (cancelled and task.outcome.kind in ("cancelled", "timed-out"))]
         if interruption is not None:
@@ -765,7 +778,7 @@ class Nursery(_host.Nursery):
                 group = BaseExceptionGroup("errors in a nursery", errors)
                 group.__context__ = error
                 raise group
-        if isinstance(error, (_host.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)):
+        if _is_own_cancel(error) or isinstance(error, (SystemExit, GeneratorExit)):
             # These end the whole program, or task: they pass, and take the rest along.
             if errors and error.__cause__ is None:
                 error.__cause__ = BaseExceptionGroup("errors in a nursery", errors)

@@ -285,6 +285,18 @@ is_process = False  # this is a forked child, and its main interpreter
 passes = None  # in a process whose task does not get everything: what it gets
 
 
+def set_environ(wanted):
+    """The environment of this process, C's as well: there is in it what programs of other
+    interpreters have set, who share it with theirs."""
+    import os
+
+    _host.clear_environ()
+    os.environ._data.clear()
+    os.environ._data.update(wanted)
+    for key, value in wanted.items():
+        posix.putenv(key, value)
+
+
 def confine(no_exec, passed):
     """Before a task whose policy asks for it. `passed`: None, or in a process what it gets of
     whoever started it."""
@@ -298,7 +310,7 @@ def confine(no_exec, passed):
 
     passes = passed
     if "environ" not in passed:
-        os.environ.clear()
+        set_environ({})
     if "cwd" not in passed:
         os.chdir("/")
 
@@ -482,7 +494,7 @@ def begin_cancel(by_sigint):
     for callback in list(_callbacks):
         try:
             callback()
-        except Exception:
+        except BaseException:  # of a callback, SystemExit ends no program
             sys.excepthook(*sys.exc_info())
     told = []
     if not _host.cancel_requested():
@@ -640,6 +652,11 @@ def is_cancel(exception):
         # Raised between Condition.wait()'s release and its try: the `with` around it then
         # releases a lock that is not held. KeyboardInterrupt has the same race in python.
         return _follows_cancelled(exception)
+    return is_of_loop(exception)
+
+
+def is_of_loop(exception):
+    """What an event loop raises in a task of its own that is cancelled."""
     for module, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(exception, kind):
@@ -729,8 +746,11 @@ def module_status(exception):
 
 def refused_module(exception):
     """The name of the module that refused a subinterpreter, else None."""
-    name, mark, _ = str(exception).partition(" does not support loading in subinterpreters")
-    if not mark or not isinstance(exception, ImportError):
+    if not isinstance(exception, ImportError):
+        return None
+    text = exception.msg if isinstance(exception.msg, str) else ""
+    name, mark, _ = text.partition(" does not support loading in subinterpreters")
+    if not mark:
         return None
     return name.removeprefix("module ").strip()
 

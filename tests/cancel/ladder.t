@@ -36,6 +36,7 @@ handle = subhost.on_cancel(told)
 subhost.on_cancel(lambda: say("removed, but called")).remove()
 with subhost.on_cancel(lambda: say("left, but called")): pass
 subhost.on_cancel(lambda: 1 / 0)
+subhost.on_cancel(lambda: sys.exit(3))
 subhost.on_cancel(lambda: say("the last"))
 say(subhost.cancel_requested())
 try:

@@ -273,4 +273,85 @@ def arguments(folder):
     equal(result.out, "True subhost False\n", "names of the module", result=result)
 
 
+@test
+@each
+def whose_failure_it_is(folder, isolation):
+    prints(folder, "", """
+        try:
+            with subhost.open_nursery() as nursery:
+                late = start(nursery, sleep, timeout=0.2)
+                start(nursery, sleep).result()
+        except* subhost.RemoteError as group:
+            print(group.exceptions[0].type, late.outcome, subhost.cancel_requested())
+        """, "timed-out timed-out False\n",
+           "what result() raises in the body is no cancel of the body's", isolation=isolation)
+    prints(folder, """
+        class Mute(Exception):
+            def __str__(self): raise RuntimeError
+
+        def mute():
+            error = Mute(1)
+            error.__notes__ = None
+            raise error
+        """, """
+        try:
+            with subhost.open_nursery() as nursery:
+                start(nursery, mute)
+        except* Mute as group:
+            print(group.exceptions[0].args)
+        """, "(1,)\n", "an exception without a text arrives", isolation=isolation)
+    prints(folder, "import asyncio", """
+        async def body(seconds):
+            async with asyncio.timeout(seconds):
+                with subhost.open_nursery() as nursery:
+                    start(nursery, sleep)
+                    await asyncio.sleep(60)
+
+        async def cancelled():
+            task = asyncio.ensure_future(body(60))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            await asyncio.wait([task])
+            return task.cancelled()
+
+        try:
+            asyncio.run(body(0.2))
+        except TimeoutError:
+            print("timed out", asyncio.run(cancelled()))
+        """, "timed out True\n", "asyncio's own cancel passes a nursery", isolation=isolation)
+
+
+@test
+def from_other_threads(folder):
+    prints(folder, "def follow(nursery, task): return nursery.start(double, task.result())", """
+        from concurrent.futures import ThreadPoolExecutor
+        late = refused = 0
+        with ThreadPoolExecutor(1) as executor:
+            for _ in range(100):
+                with subhost.open_nursery() as nursery:
+                    future = executor.submit(follow, nursery, nursery.start(double, 1))
+                try:
+                    late += not future.result().done()
+                except RuntimeError:
+                    refused += 1
+        print(late, refused < 100)
+        """, "0 True\n", "none is started once the nursery is left, or it is waited for")
+
+
+@test
+def kept(folder):
+    prints(folder, "", """
+        import gc, weakref
+        tasks = []
+        with subhost.open_nursery() as nursery:
+            for _ in range(100):
+                task = nursery.start(double, 1)
+                task.result()
+                tasks.append(weakref.ref(task))
+            del task
+            gc.collect()
+            print(sum(reference() is not None for reference in tasks) < 70)
+        """, "True\n", "a nursery that lives long forgets what has returned")
+
+
 main()

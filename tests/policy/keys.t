@@ -313,6 +313,21 @@ def fork_pass(folder):
         found = in_process(folder, body, f"fork.pass={value}", input="words", stdin=None,
                            cwd=folder, env=env)
         equal(found, repr(wanted), f"'{value}' and nothing else")
+    file = script(folder, """
+        import os, subhost, subprocess
+        def shell():
+            return subprocess.run(["sh", "-c", "echo ${TOKEN-unset}"], capture_output=True,
+                                  text=True).stdout.strip()
+        if __name__ == "__main__":
+            with subhost.open_nursery() as nursery:
+                nursery.start(abs, -1, isolation="process").result()
+                os.environ["TOKEN"] = "later"
+                for value in ("cwd,environ", "cwd"):
+                    print(nursery.start(shell, isolation="process",
+                                        policy={"fork.pass": value}).result())
+    """)
+    result = subhost("run", file)
+    equal(result.out, "later\nunset\n", "what was set later, in C's environment", result=result)
 
 
 # ---- exec and threads -------------------------------------------------------------------
