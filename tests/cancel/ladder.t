@@ -298,9 +298,13 @@ def sleep(name):
     finally: say(name)
 def wait(name):
     try: threading.Event().wait()
-    finally: say(name)
-for name, target, daemon in (("a", sleep, False), ("b", wait, False), ("c", sleep, True)):
-    threading.Thread(target=target, args=(name,), daemon=daemon).start()
+    finally:
+        try: daemon.join()  # for which the process would not wait
+        finally: say(name)
+daemon = threading.Thread(target=sleep, args=("c",), daemon=True)
+daemon.start()
+for name, target in (("a", sleep), ("b", wait)):
+    threading.Thread(target=target, args=(name,)).start()
 time.sleep(60)
 """)
     equal((sorted(lines(result)), result.status), (["a", "b", "c"], 124),
