@@ -30,6 +30,21 @@ def sleep(seconds=60):
 
 """
 
+# The beginning of programs whose tasks may fail: what came of it, or the first error.
+TASKS = """
+    import os, subhost, sys, time
+    def tried(function, *args, **more):
+        try:
+            return function(*args, **more)
+        except BaseException as error:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            return f"{type(error).__name__}: {error}"
+    def one(function, *args, **more):
+        with subhost.open_nursery() as nursery:
+            return nursery.start(function, *args, **more).result()
+"""
+
 
 def write(folder, functions, main, isolation="interpreter", name="program.py"):
     """A script with FUNCTIONS at its top level and MAIN behind the guard; its path."""

@@ -13,6 +13,7 @@ import tomllib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import tap
+from nurseries import TASKS
 from tap import BUILD, NATIVE, SOURCE, equal, main, ok, run, script, test
 
 KEYS = {}  # key: (the function that tests it, a bad value)
@@ -28,21 +29,6 @@ def noted(function):
 
 
 subhost, hosted = noted(tap.subhost), noted(tap.hosted)
-
-# The beginning of programs that start tasks.
-TASKS = """
-    import os, subhost, sys, time
-    def tried(function, *args, **more):
-        try:
-            return function(*args, **more)
-        except BaseException as error:
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            return f"{type(error).__name__}: {error}"
-    def one(function, *args, **more):
-        with subhost.open_nursery() as nursery:
-            return nursery.start(function, *args, **more).result()
-"""
 
 
 def key(name, bad, unit=None):

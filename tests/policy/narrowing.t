@@ -5,31 +5,18 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from nurseries import TASKS
 from tap import equal, main, ok, script, subhost, test
 
-PROGRAM = """
-    import os, subhost, sys
-
-    def caught(function, *args, **more):
-        try:
-            return function(*args, **more)
-        except BaseException as error:
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            return f"{type(error).__name__}: {error}"
-
-    def one(function, *args, **more):
-        with subhost.open_nursery() as nursery:
-            return nursery.start(function, *args, **more).result()
-
+PROGRAM = TASKS + """
     def system():
-        return caught(os.system, "true")
+        return tried(os.system, "true")
 
     def below(policies, isolations, function=system):
         "Calls the function below tasks with these policies, each within the one before."
         if not policies:
             return function()
-        return caught(one, below, policies[1:], isolations[1:], isolation=isolations[0],
+        return tried(one, below, policies[1:], isolations[1:], isolation=isolations[0],
                       policy=policies[0])
 
     if __name__ == "__main__":
@@ -126,7 +113,7 @@ ATTACKS = PROGRAM.split("    def below(")[0] + """
         return os.system("true")
     def in_a_thread():
         found = []
-        thread = threading.Thread(target=lambda: found.append(caught(os.system, "true")))
+        thread = threading.Thread(target=lambda: found.append(tried(os.system, "true")))
         thread.start()
         thread.join()
         return found[0]
@@ -167,7 +154,7 @@ ATTACKS = PROGRAM.split("    def below(")[0] + """
         return resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
 
     def all_of_them():
-        return [(attack.__name__, caught(attack)) for attack in (
+        return [(attack.__name__, tried(attack)) for attack in (
             system, in_a_thread, bare_fork_exec, own_policy, of_the_parent, without_the_parent,
             of_its_own, no_check, prelude, more_files, more_memory, more_cpu, less_files)]
 
