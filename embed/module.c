@@ -425,17 +425,47 @@ static PyObject *host_note_import(PyObject *module, PyObject *name)
     Py_RETURN_NONE;
 }
 
-/* What putenv() has added, too: python's os.environ need not know of it. */
-static PyObject *host_clear_environ(PyObject *module, PyObject *unused)
+/* C's environment is already this dict of bytes. -1 with an exception. */
+static int is_environ(PyObject *wanted)
 {
-    (void)module, (void)unused;
-    if (clearenv() != 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_ssize_t count = 0;
+    for (char **at = environ; at && *at; at++, count++) {
+        const char *end = strchrnul(*at, '=');
+        PyObject *key = PyBytes_FromStringAndSize(*at, end - *at);
+        PyObject *value = key ? PyDict_GetItemWithError(wanted, key) : NULL;
+        Py_XDECREF(key);
+        if (PyErr_Occurred())
+            return -1;
+        if (!value || !*end || strcmp(PyBytes_AsString(value), end + 1) != 0)
+            return 0;
+    }
+    return count == PyDict_Size(wanted);
+}
+
+/* C's environment, with what others have put there behind python's back. */
+static PyObject *host_set_environ(PyObject *module, PyObject *wanted)
+{
+    (void)module;
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    int is = PyDict_Check(wanted) ? is_environ(wanted) : 0;
+    if (is < 0)
+        return NULL;
+    if (is)
+        Py_RETURN_NONE;
+    clearenv();
+    while (PyDict_Next(wanted, &at, &key, &value)) {
+        const char *name = PyBytes_AsString(key), *text = PyBytes_AsString(value);
+        if (!name || !text)
+            return NULL;
+        if (setenv(name, text, true) != 0)
+            return PyErr_SetFromErrno(PyExc_OSError);
+    }
     Py_RETURN_NONE;
 }
 
 static PyMethodDef host_methods[] = {
-    {"clear_environ", host_clear_environ, METH_NOARGS, NULL},
+    {"set_environ", host_set_environ, METH_O, NULL},
     {"loads_anything", host_loads_anything, METH_NOARGS, NULL},
     {"note_import", host_note_import, METH_O, NULL},
     {"refuse_exec", host_refuse_exec, METH_O, NULL},

@@ -290,11 +290,10 @@ def set_environ(wanted):
     interpreters have set, who share it with theirs."""
     import os
 
-    _host.clear_environ()
-    os.environ._data.clear()
-    os.environ._data.update(wanted)
-    for key, value in wanted.items():
-        posix.putenv(key, value)
+    _host.set_environ(wanted)
+    if os.environ._data != wanted:
+        os.environ._data.clear()
+        os.environ._data.update(wanted)
 
 
 def confine(no_exec, passed):
