@@ -232,7 +232,6 @@ static void *attendant_main(void *arg)
     subhost_interp *interp = arg;
     struct channel *channel = &interp->channel;
     pthread_setname_np(pthread_self(), "subhost/attend");
-    subhost__thread_forget(); /* a hosted creator's record says that we are its program's */
     struct thread *self = subhost__thread_adopt(interp, THREAD_ATTENDANT);
     pthread_mutex_lock(&channel->door);
     while (self && !channel->attendant_stop) {
@@ -267,7 +266,8 @@ void subhost__channel_call_attendant(subhost_interp *interp)
             sigfillset(&all);
             pthread_sigmask(SIG_SETMASK, &all, &before);
             channel->attendant_alive =
-                pthread_create(&channel->attendant, NULL, attendant_main, interp) == 0;
+                subhost__thread_create(&channel->attendant, NULL, attendant_main,
+                                       interp) == 0;
             pthread_sigmask(SIG_SETMASK, &before, NULL);
         }
     } else {

@@ -446,7 +446,6 @@ void *subhost__driver_main(void *arg)
         pthread_setaffinity_np(pthread_self(), sizeof interp->cpus, &interp->cpus);
     pthread_setname_np(pthread_self(), interp->name);
     interp->driver = pthread_self();
-    subhost__thread_forget(); /* a hosted creator's interpreter is not ours */
     struct thread *self = subhost__thread_adopt(interp, THREAD_DRIVER);
     bool moves = false;
     if (self) {

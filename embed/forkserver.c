@@ -301,7 +301,6 @@ static void *forkserver_main(void *arg)
 {
     struct forkserver *server = arg;
     pthread_setname_np(pthread_self(), "subhost/fork");
-    subhost__thread_forget(); /* a hosted creator's interpreter is not ours */
     attach_first(server);
     pthread_mutex_lock(&server->lock);
     while (!server->stop) {

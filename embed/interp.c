@@ -118,7 +118,7 @@ int subhost__start_with_main_stack(pthread_t *thread, const cpu_set_t *cpus,
     if (!error && cpus)
         error = pthread_attr_setaffinity_np(&attr, sizeof *cpus, cpus);
     if (!error)
-        error = pthread_create(thread, &attr, function, arg);
+        error = subhost__thread_create(thread, &attr, function, arg);
     pthread_attr_destroy(&attr);
     return error;
 }

@@ -468,6 +468,10 @@ enum thread_kind { THREAD_PROGRAM, THREAD_DRIVER, THREAD_ATTENDANT };
 struct thread *subhost__thread_adopt(subhost_interp *interp, enum thread_kind kind);
 /* Frees the calling thread's record. */
 void subhost__thread_forget(void);
+/* pthread_create() for a thread of the host's own: it belongs to no program, whoever starts it,
+ * and no lock is taken. Any thread, GIL or not, with any lock held. */
+int subhost__thread_create(pthread_t *thread, const pthread_attr_t *attr,
+                           void *(*function)(void *), void *arg);
 /* Lets threads of C code enter the interpreter. GIL held. */
 void subhost__thread_open_door(subhost_interp *interp);
 /* Closes that door for good, unless a thread but the driver is inside. GIL held. */

@@ -151,6 +151,16 @@ int subhost__thread_create_hosted(int (*create)(pthread_t *, const pthread_attr_
     return error;
 }
 
+int subhost__thread_create(pthread_t *thread, const pthread_attr_t *attr,
+                           void *(*function)(void *), void *arg)
+{
+    struct thread *self = self_record;
+    self_record = NULL; /* as one that is not hosted */
+    int error = pthread_create(thread, attr, function, arg);
+    self_record = self;
+    return error;
+}
+
 /* ---- thread states of the interpreter ------------------------------------------- */
 
 PyThreadState *subhost__thread_first_state(subhost_interp *interp)

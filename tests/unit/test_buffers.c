@@ -595,6 +595,55 @@ static void bound_functions(void **state)
     unit_close(host);
 }
 
+static void let_go(void) { subhost_buffer_release(held); }
+
+static subhost_interp *born;
+
+static int32_t bear(void)
+{
+    return subhost_interp_create(subhost__host(), NULL, &born, NULL);
+}
+
+/* A hosted thread, without a GIL, or with one, has the host start a thread of its own: the
+ * attendant, for a buffer that is to be given back, or a driver. With a policy in use. */
+static void by_attaching(void **state)
+{
+    (void)state;
+    subhost_policy *policy = NULL;
+    assert_int_equal(subhost_policy_load(NULL, &policy, NULL), 0);
+    assert_int_equal(subhost_policy_set(policy, "exec.allow=false", NULL, NULL), 0);
+    subhost_options options = SUBHOST_OPTIONS_INIT;
+    options.doorbell = SUBHOST_DOORBELL_ATTACH;
+    options.policy = policy;
+    subhost_host *host;
+    assert_int_equal(subhost_open(&options, &host, NULL), 0);
+    subhost_policy_free(policy);
+    assert_int_equal(subhost_bind(host, NULL, (subhost_native_function)hold,
+                                  "void hold(buffer)", NULL, NULL),
+                     0);
+    assert_int_equal(subhost_bind(host, NULL, (subhost_native_function)let_go,
+                                  "void let_go()", NULL, NULL),
+                     0);
+    assert_int_equal(subhost_bind(host, NULL, (subhost_native_function)bear,
+                                  "i32 bear() gil", NULL, NULL),
+                     0);
+    subhost_interp *interp = unit_interp(host);
+    unit_run(interp,
+             "import time, subhost.native as n\n"
+             "mine = bytearray(b'abc'); n.hold(mine)\n"
+             "n.let_go()\n"
+             "for i in range(1000):\n"
+             "    try: mine.append(0); break\n"
+             "    except BufferError: time.sleep(0.01)\n"
+             "assert len(mine) == 4\n"
+             "assert n.bear() == 0",
+             SUBHOST_RETURNED);
+    unit_run(born, "pass", SUBHOST_RETURNED);
+    subhost_interp_release(born);
+    subhost_interp_release(interp);
+    unit_close(host);
+}
+
 /* ---- numpy ------------------------------------------------------------------------------- */
 
 static void numpy_has_no_copy(void **state)
@@ -751,7 +800,7 @@ int main(void)
         UNIT_TEST(python_lends),         UNIT_TEST(lent_for_longer),
         UNIT_TEST(however_it_ends),      UNIT_TEST(when_the_pool_closes),
         UNIT_TEST(when_it_is_abandoned), UNIT_TEST(bound_functions),
-        UNIT_TEST(numpy_has_no_copy),    UNIT_TEST(a_storm),
+        UNIT_TEST(by_attaching),         UNIT_TEST(numpy_has_no_copy),    UNIT_TEST(a_storm),
     };
     return cmocka_set_test_filter(getenv("UNIT_FILTER")),
            cmocka_run_group_tests(tests, make_module, remove_module);
