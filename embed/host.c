@@ -22,18 +22,35 @@ static subhost_host *_Atomic the_host;
 
 subhost_host *subhost__host(void) { return atomic_load(&the_host); }
 
-static void free_host(subhost_host *host)
+bool subhost__host_is_open(const subhost_host *host)
 {
-    subhost__python_events_end();
+    return host && host == atomic_load(&the_host);
+}
+
+void subhost__host_ref(subhost_host *host) { atomic_fetch_add(&host->refs, 1); }
+
+void subhost__host_unref(subhost_host *host)
+{
+    if (atomic_fetch_sub(&host->refs, 1) != 1)
+        return;
     subhost__native_free(host);
     subhost__trail_close(host->trail);
-    subhost__loop_close(host);
     pthread_cond_destroy(&host->ended_cond);
     pthread_mutex_destroy(&host->lock);
     pthread_mutex_destroy(&host->creation);
     subhost_policy_free(host->policy);
     free(host->executable);
     free(host);
+}
+
+/* It is not the open one any more. Handles may still refer to it, and other threads may be on
+ * their way in by one; what they find is there, and ends nowhere. */
+static void retire(subhost_host *host)
+{
+    subhost__python_events_end();
+    subhost__loop_close(host);
+    atomic_store(&the_host, NULL);
+    subhost__host_unref(host);
 }
 
 /* ---- in a forked child ------------------------------------------------------------ */
@@ -68,6 +85,7 @@ void subhost__host_after_fork(subhost_host *host, unsigned serial)
     host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
     host->timer_at = SUBHOST_FOREVER;
     atomic_store(&host->wake_pending, false);
+    atomic_store(&host->wakers, 0);
     atomic_store(&host->barrier_asked, 0);
     atomic_store(&host->barrier_done, 0);
     host->interps = NULL;
@@ -146,6 +164,29 @@ static void note_open(subhost_host *host)
     subhost__python_events_begin();
 }
 
+/* Nothing of it is anybody else's yet. NULL: no memory. */
+static subhost_host *make_host(const subhost_options *options)
+{
+    subhost_host *host = calloc(1, sizeof *host);
+    if (!host)
+        return NULL;
+    atomic_init(&host->refs, 1);
+    host->options = *options;
+    host->main_thread = pthread_self();
+    host->pid = getpid();
+    host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
+    host->timer_at = SUBHOST_FOREVER;
+    host->ended_tail = &host->ended;
+    pthread_sigmask(SIG_SETMASK, NULL, &host->initial_mask);
+    if (subhost__cond_init(&host->ended_cond) != 0) {
+        free(host);
+        return NULL;
+    }
+    pthread_mutex_init(&host->lock, NULL);
+    pthread_mutex_init(&host->creation, NULL);
+    return host;
+}
+
 int subhost_open(const subhost_options *options, subhost_host **result,
                  subhost_error **err)
 {
@@ -155,25 +196,11 @@ int subhost_open(const subhost_options *options, subhost_host **result,
     int code = subhost__options_take(&o, sizeof o, options, "subhost_options", err);
     if (code)
         return code;
-    subhost_host *host = calloc(1, sizeof *host), *none = NULL;
+    subhost_host *host = make_host(&o), *other = NULL;
     if (!host)
         return subhost__fail(err, SUBHOST_ENOMEM, "subhost_open: out of memory");
-    host->options = o;
-    host->main_thread = pthread_self();
-    host->pid = getpid();
-    host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
-    host->timer_at = SUBHOST_FOREVER;
-    host->ended_tail = &host->ended;
-    pthread_sigmask(SIG_SETMASK, NULL, &host->initial_mask);
-    pthread_mutex_init(&host->lock, NULL);
-    pthread_mutex_init(&host->creation, NULL);
-    int error = subhost__cond_init(&host->ended_cond);
-    if (error) {
-        free(host);
-        return subhost__fail_errno(err, error, "subhost_open");
-    }
-    if (!atomic_compare_exchange_strong(&the_host, &none, host)) {
-        free_host(host);
+    if (!atomic_compare_exchange_strong(&the_host, &other, host)) {
+        subhost__host_unref(host);
         return subhost__fail(err, SUBHOST_ESTATE,
                              "subhost_open: a host is open already in this process");
     }
@@ -181,13 +208,19 @@ int subhost_open(const subhost_options *options, subhost_host **result,
     code = open_parts(host, err);
     if (code) {
         subhost__context(err, code, "opening the host");
-        atomic_store(&the_host, NULL);
-        free_host(host);
+        retire(host);
         return code;
     }
     note_open(host);
     *result = host;
     return 0;
+}
+
+int subhost__host_refuse(const subhost_host *host, const char *function,
+                         subhost_error **err)
+{
+    return host ? subhost__fail(err, SUBHOST_ESTATE, "%s: the host is closed", function)
+                : subhost__fail(err, SUBHOST_EINVAL, "%s: host is NULL", function);
 }
 
 void subhost_get_stats(subhost_host *host, subhost_stats *stats)
@@ -209,8 +242,8 @@ void subhost_get_stats(subhost_host *host, subhost_stats *stats)
 
 int subhost_trail_flush(subhost_host *host, int64_t timeout, subhost_error **err)
 {
-    if (!host)
-        return subhost__fail(err, SUBHOST_EINVAL, "subhost_trail_flush: no host");
+    if (!subhost__host_is_open(host))
+        return subhost__host_refuse(host, "subhost_trail_flush", err);
     int error = subhost__trail_flush(host->trail, timeout);
     if (error == ETIMEDOUT)
         return subhost__fail(err, SUBHOST_ETIMEDOUT,
@@ -319,20 +352,10 @@ static void note_close(subhost_host *host)
                TRAIL_NUMBER(ABANDONED, stats.interpreters_abandoned));
 }
 
-int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grace,
-                  subhost_error **err)
+/* Ends what there is, within the grace period. `*left`: how many could not be ended. */
+static int end_interps(subhost_host *host, int64_t grace, unsigned *left,
+                       subhost_error **err)
 {
-    if (!host)
-        return 0;
-    if (!pthread_equal(pthread_self(), host->main_thread))
-        return subhost__fail(err, SUBHOST_ETHREAD,
-                             "subhost_close: only the thread that opened the host may");
-    if (grace < 0)
-        grace = 0;
-    pthread_mutex_lock(&host->lock);
-    host->closing = true;
-    host->exiting = mode == SUBHOST_CLOSE_EXITING;
-    pthread_mutex_unlock(&host->lock);
     end_all(host, grace);
     int64_t deadline = subhost__deadline(grace);
     if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))
@@ -342,17 +365,15 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
         code = wait_all(host, subhost__now() + SUBHOST_MSEC(1000), err);
     if (code)
         return code;
-    bool forkserver_left = subhost__forkserver_stop(host, subhost__now() + STOP_TIMEOUT);
-
-    unsigned left = forkserver_left ? 0 : 1;
+    *left = !subhost__forkserver_stop(host, subhost__now() + STOP_TIMEOUT);
     for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
         if (gone(interp)) {
             subhost__interp_join(interp);
         } else {
             subhost__interp_abandon(interp, NULL);
-            left++;
+            ++*left;
         }
-        left += gone(interp) && quarantined(interp);
+        *left += gone(interp) && quarantined(interp);
     }
     for (subhost_interp *interp = host->interps; interp; interp = interp->next)
         subhost__capture_finish(interp->capture);
@@ -360,8 +381,37 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     subhost__signals_close(host);
     note_close(host);
     subhost__trail_finish(host->trail);
-    for (subhost_interp *interp = host->interps; left && interp; interp = interp->next)
+    for (subhost_interp *interp = host->interps; *left && interp; interp = interp->next)
         subhost__thread_normal_priority(interp); /* to leave, a thread needs its turn */
+    return 0;
+}
+
+static int may_close(subhost_host *host, subhost_error **err)
+{
+    if (!subhost__host_is_open(host))
+        return subhost__host_refuse(host, "subhost_close", err);
+    if (!pthread_equal(pthread_self(), host->main_thread))
+        return subhost__fail(err, SUBHOST_ETHREAD,
+                             "subhost_close: only the thread that opened the host may");
+    return 0;
+}
+
+int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grace,
+                  subhost_error **err)
+{
+    if (!host)
+        return 0;
+    int code = may_close(host, err);
+    if (code)
+        return code;
+    pthread_mutex_lock(&host->lock);
+    host->closing = true;
+    host->exiting = mode == SUBHOST_CLOSE_EXITING;
+    pthread_mutex_unlock(&host->lock);
+    unsigned left = 0;
+    code = end_interps(host, grace > 0 ? grace : 0, &left, err);
+    if (code)
+        return code;
     if (left) {
         /* Their threads still use the host's memory; it stays with them. */
         return subhost__fail(
@@ -378,7 +428,6 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
         subhost__interp_unref(interp);
     }
     subhost__children_free(host);
-    atomic_store(&the_host, NULL);
-    free_host(host);
+    retire(host);
     return code;
 }

@@ -76,7 +76,9 @@ void subhost__interp_unref(subhost_interp *interp)
     free(interp->cancel.text);
     free(interp->failure);
     subhost_policy_free(interp->policy);
+    subhost_host *host = interp->host;
     free(interp);
+    subhost__host_unref(host);
 }
 
 void subhost__interp_part(subhost_interp *interp)
@@ -223,6 +225,7 @@ static subhost_interp *make_interp(subhost_host *host,
         free(interp);
         return NULL;
     }
+    subhost__host_ref(host);
     return interp;
 }
 
@@ -258,6 +261,8 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
     if (!host || !result)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_create: %s is NULL",
                              host ? "interp" : "host");
+    if (!subhost__host_is_open(host))
+        return subhost__host_refuse(host, "subhost_interp_create", err);
     int code =
         subhost__options_take(&o, sizeof o, options, "subhost_interp_options", err);
     if (code)

@@ -1,7 +1,8 @@
 /* What the library's parts know of a host, its interpreters, their threads and tasks.
  *
  * Who owns what:
- *   host     the thread that called subhost_open() (the main thread) drives it
+ *   host     the thread that called subhost_open() (the main thread) drives it, and closes
+ *            it; its memory is refcounted: each interp
  *   interp   refcounted: the host's list, the handle, the driver thread, each task
  *   thread   a record of an OS thread that runs Python of one interpreter; it frees its
  *            own record when it ends
@@ -259,6 +260,9 @@ struct nursery {
 /* ---- the host (host.c) ---------------------------------------------------------- */
 
 struct subhost_host {
+    /* While it is open, and of each interpreter: what handles refer to, and what a thread that
+     * comes by one needs, is there after the close, too. */
+    atomic_int refs;
     pthread_t main_thread;
     pid_t pid;
     PyThreadState *main_tstate;
@@ -299,6 +303,7 @@ struct subhost_host {
     /* The loop (loop.c). */
     int epoll_fd, wake_fd, timer_fd, signal_fd;
     atomic_bool wake_pending;
+    atomic_int wakers; /* that may be about to write to wake_fd */
     atomic_uint barrier_asked, barrier_done;
     int64_t captures_resume_at; /* 0: none is paused */
     bool dispatching;
@@ -307,6 +312,12 @@ struct subhost_host {
 
 /* host.c: the one open host, or NULL. Any thread. */
 subhost_host *subhost__host(void);
+/* Whether a caller's host is that one. The error where it is not: NULL, or closed. Any thread. */
+bool subhost__host_is_open(const subhost_host *host);
+int subhost__host_refuse(const subhost_host *host, const char *function,
+                         subhost_error **err);
+void subhost__host_ref(subhost_host *host);
+void subhost__host_unref(subhost_host *host);
 /* In a forked child: makes the host as new, without interpreters, for the calling thread as
  * its main one. `serial` is the child's in the tree. */
 void subhost__host_after_fork(subhost_host *host, unsigned serial);

@@ -2,6 +2,7 @@
  * on another thread), a second one (a signal arrived) and a timerfd (a deadline). */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -82,6 +83,10 @@ int subhost__loop_open(subhost_host *host, subhost_error **err)
 
 void subhost__loop_close(subhost_host *host)
 {
+    /* Who has a handle may still come to wake the loop: from now on that does nothing. */
+    atomic_store(&host->wake_pending, true);
+    while (atomic_load(&host->wakers))
+        sched_yield(); /* a few instructions and a system call that does not block */
     int *fds[] = {&host->epoll_fd, &host->wake_fd, &host->signal_fd, &host->timer_fd};
     for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
         subhost__fd_close(*fds[i]);
@@ -91,14 +96,16 @@ void subhost__loop_close(subhost_host *host)
 
 void subhost__loop_wake(subhost_host *host)
 {
-    if (atomic_exchange(&host->wake_pending, true))
-        return;
-    int saved_errno = errno;
-    uint64_t one = 1;
-    /* Cannot block: an eventfd takes 2^64-2 of these. Not write(), which on a hosted thread
-     * is an interruptible call: Python would run in here, or the thread would park. */
-    syscall(SYS_write, host->wake_fd, &one, sizeof one);
-    errno = saved_errno;
+    atomic_fetch_add(&host->wakers, 1);
+    if (!atomic_exchange(&host->wake_pending, true)) {
+        int saved_errno = errno;
+        uint64_t one = 1;
+        /* Cannot block: an eventfd takes 2^64-2 of these. Not write(), which on a hosted
+         * thread is an interruptible call: Python would run in here, or it would park. */
+        syscall(SYS_write, host->wake_fd, &one, sizeof one);
+        errno = saved_errno;
+    }
+    atomic_fetch_sub(&host->wakers, 1);
 }
 
 void subhost__loop_barrier(subhost_host *host, int64_t timeout)
@@ -244,8 +251,8 @@ static int handle(subhost_host *host, bool *woken)
 
 int subhost_dispatch(subhost_host *host, int64_t timeout, subhost_error **err)
 {
-    if (!host)
-        return subhost__fail(err, SUBHOST_EINVAL, "subhost_dispatch: no host");
+    if (!subhost__host_is_open(host))
+        return subhost__host_refuse(host, "subhost_dispatch", err);
     if (!pthread_equal(pthread_self(), host->main_thread))
         return subhost__fail(err, SUBHOST_ETHREAD,
                              "subhost_dispatch: only the thread that opened the host may "

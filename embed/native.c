@@ -169,6 +169,8 @@ static int check(subhost_host *host, const char *signature,
     if (!host || !signature)
         return subhost__fail(err, SUBHOST_EINVAL, "%s is NULL",
                              host ? "signature" : "host");
+    if (!subhost__host_is_open(host))
+        return subhost__fail(err, SUBHOST_ESTATE, "the host is closed");
     return subhost__options_take(copy, sizeof *copy, options, "subhost_bind_options",
                                  err);
 }

@@ -250,9 +250,11 @@ void subhost__stacks_request(subhost_host *host, int fd)
 
 int subhost_dump_stacks(subhost_host *host, int fd, subhost_error **err)
 {
-    if (!host || fd < 0)
-        return subhost__fail(err, SUBHOST_EINVAL, "subhost_dump_stacks: %s",
-                             host ? "not a descriptor" : "no host");
+    if (!subhost__host_is_open(host))
+        return subhost__host_refuse(host, "subhost_dump_stacks", err);
+    if (fd < 0)
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "subhost_dump_stacks: not a descriptor");
     if (!pthread_equal(pthread_self(), host->main_thread))
         return subhost__fail(err, SUBHOST_ETHREAD,
                              "subhost_dump_stacks: only on the main thread");

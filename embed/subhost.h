@@ -210,8 +210,14 @@ enum subhost_close_mode {
 
 /* Cancels what still runs, ends the interpreters within `grace`, frees the host. With
  * abandoned interpreters CPython cannot be finalized: the host is freed as far as their
- * threads allow and SUBHOST_EQUARANTINED is returned. Main thread, no GIL, blocks up to
- * `grace` plus 100 ms, and half a second more where the trail's file takes nothing. */
+ * threads allow and SUBHOST_EQUARANTINED is returned; another one cannot be opened then.
+ *
+ * `host` is not to be used afterwards, on other threads not meanwhile: functions that can fail
+ * say SUBHOST_ESTATE, this one as well. Handles of interpreters, tasks and callbacks are valid
+ * until they are given back, on every thread, also while the host closes: a task tells its
+ * outcome, and what is submitted or sent is refused with SUBHOST_ESTATE. Main thread, no
+ * GIL, blocks up to `grace` plus 100 ms, and half a second more where the trail's file takes
+ * nothing. */
 SUBHOST_API int subhost_close(subhost_host *host, enum subhost_close_mode mode,
                               int64_t grace, subhost_error **err);
 
@@ -409,14 +415,15 @@ typedef struct subhost_task_options {
 #define SUBHOST_TASK_OPTIONS_INIT SUBHOST_INIT(subhost_task_options)
 
 /* Queues a program for the interpreter. The caller owns the handle it gets and frees it
- * with subhost_task_release(), at any time. Any thread, GIL or not, does not block. */
+ * with subhost_task_release(), at any time. SUBHOST_ESTATE: the interpreter was released or
+ * has ended, or its host is closed. Any thread, GIL or not, does not block. */
 SUBHOST_API int subhost_submit(subhost_interp *interp, const subhost_program *program,
                                const subhost_task_options *options, subhost_task **task,
                                subhost_error **err);
 
 /* Waits for the task's one terminal event and stores its outcome (which may be NULL) in
  * `outcome`, whose size the caller has set; SUBHOST_ETIMEDOUT when `timeout` passes
- * first. On the main thread it dispatches while it waits. Any thread but a hosted one
+ * first. All tasks have ended when their host is closed. On the main thread it dispatches while it waits. Any thread but a hosted one
  * that holds a GIL; blocks up to `timeout`. */
 SUBHOST_API int subhost_task_wait(subhost_task *task, int64_t timeout,
                                   subhost_outcome *outcome, subhost_error **err);

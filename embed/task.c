@@ -112,6 +112,8 @@ static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **e
     if (!refused)
         return 0;
     subhost_task_release(task);
+    if (!subhost__host_is_open(interp->host))
+        return subhost__host_refuse(interp->host, "subhost_submit", err);
     return subhost__fail(
         err, state == INTERP_QUARANTINED ? SUBHOST_EQUARANTINED : SUBHOST_ESTATE,
         "subhost_submit: interpreter %u is %s%s%s", interp->serial,

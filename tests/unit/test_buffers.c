@@ -795,12 +795,19 @@ static void a_storm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        UNIT_TEST(wrong_memory),         UNIT_TEST(values_hold_them),
-        UNIT_TEST(both_see_the_same),    UNIT_TEST(described),
-        UNIT_TEST(python_lends),         UNIT_TEST(lent_for_longer),
-        UNIT_TEST(however_it_ends),      UNIT_TEST(when_the_pool_closes),
-        UNIT_TEST(when_it_is_abandoned), UNIT_TEST(bound_functions),
-        UNIT_TEST(by_attaching),         UNIT_TEST(numpy_has_no_copy),    UNIT_TEST(a_storm),
+        UNIT_TEST(wrong_memory),
+        UNIT_TEST(values_hold_them),
+        UNIT_TEST(both_see_the_same),
+        UNIT_TEST(described),
+        UNIT_TEST(python_lends),
+        UNIT_TEST(lent_for_longer),
+        UNIT_TEST(however_it_ends),
+        UNIT_TEST(when_the_pool_closes),
+        UNIT_TEST(when_it_is_abandoned),
+        UNIT_TEST(bound_functions),
+        UNIT_TEST(by_attaching),
+        UNIT_TEST(numpy_has_no_copy),
+        UNIT_TEST(a_storm),
     };
     return cmocka_set_test_filter(getenv("UNIT_FILTER")),
            cmocka_run_group_tests(tests, make_module, remove_module);

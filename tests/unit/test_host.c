@@ -108,8 +108,9 @@ static void closing_cancels_what_runs(void **state)
     assert_int_equal(events.count, ARRAY_LENGTH(programs));
     assert_int_equal(events.wrong, 0);
     for (size_t i = 0; i < ARRAY_LENGTH(programs); i++) {
-        unit_expect(&tasks[i]->outcome, SUBHOST_CANCELLED);
-        assert_int_equal(tasks[i]->outcome.cancel_reason, SUBHOST_BY_CLOSE);
+        subhost_outcome outcome = unit_wait(tasks[i]);
+        unit_expect(&outcome, SUBHOST_CANCELLED);
+        assert_int_equal(outcome.cancel_reason, SUBHOST_BY_CLOSE);
         subhost_task_release(tasks[i]);
     }
 }
@@ -130,11 +131,138 @@ static void closing_ends_what_is_queued(void **state)
     unit_close(host);
     assert_int_equal(events.count, ARRAY_LENGTH(tasks));
     for (size_t i = 0; i < ARRAY_LENGTH(tasks); i++) {
-        unit_expect(&tasks[i]->outcome, SUBHOST_CANCELLED);
-        assert_int_equal(tasks[i]->outcome.cancel_reason, SUBHOST_BY_CLOSE);
+        subhost_outcome outcome = unit_wait(tasks[i]);
+        unit_expect(&outcome, SUBHOST_CANCELLED);
+        assert_int_equal(outcome.cancel_reason, SUBHOST_BY_CLOSE);
         subhost_task_release(tasks[i]);
     }
     subhost_interp_release(interp);
+}
+
+static void expect_refused(int code, const char *function, subhost_error **err)
+{
+    char message[80];
+    snprintf(message, sizeof message, "%s: the host is closed", function);
+    assert_int_equal(code, SUBHOST_ESTATE);
+    assert_string_equal(subhost_error_message(*err), message);
+    subhost_error_free(*err);
+    *err = NULL;
+}
+
+static void nothing(void *data) { (void)data; }
+
+static void never_sent(void *data)
+{
+    (void)data;
+    abort();
+}
+
+/* What a handle of a closed host is good for, and what not. */
+static void use_handles(subhost_interp *interp, subhost_task *task)
+{
+    subhost_error *err = NULL;
+    subhost_task *next = NULL;
+    subhost_outcome outcome = unit_wait(task);
+    unit_expect(&outcome, SUBHOST_CANCELLED);
+    assert_string_equal(outcome.detail, "subhost.Cancelled: host closes");
+    expect_refused(unit_try_submit(interp, "pass", NULL, &next, &err), "subhost_submit",
+                   &err);
+    assert_null(next);
+    assert_int_equal(subhost_interp_send(interp, never_sent, NULL, NULL), SUBHOST_ESTATE);
+    subhost_task_cancel(task, SUBHOST_BY_REQUEST, "late");
+    outcome = unit_wait(task);
+    assert_int_equal(outcome.cancel_reason, SUBHOST_BY_CLOSE);
+}
+
+static void handles_answer_after_the_close(void **state)
+{
+    (void)state;
+    subhost_host *host = unit_open(), *other;
+    subhost_interp *interp = unit_interp(host), *made = NULL;
+    subhost_task *task = unit_submit(interp, UNIT_QUIET "while True: pass", NULL);
+    unit_until_running(host, task);
+    unit_close(host);
+    use_handles(interp, task);
+    other = unit_open();
+    assert_true(other != host); /* for a handle refers to it */
+    use_handles(interp, task);
+
+    subhost_error *err = NULL;
+    expect_refused(subhost_close(host, SUBHOST_CLOSE_FINALIZE, 0, &err), "subhost_close",
+                   &err);
+    expect_refused(subhost_dispatch(host, 0, &err), "subhost_dispatch", &err);
+    expect_refused(subhost_interp_create(host, NULL, &made, &err),
+                   "subhost_interp_create", &err);
+    expect_refused(subhost_trail_flush(host, 0, &err), "subhost_trail_flush", &err);
+    expect_refused(subhost_dump_stacks(host, 2, &err), "subhost_dump_stacks", &err);
+    expect_refused(subhost_bind(host, NULL, (subhost_native_function)abs, "i32 abs(i32)",
+                                NULL, &err),
+                   "subhost_bind", &err);
+    assert_null(made);
+    subhost_interp_release(interp);
+    unit_close(other);
+    subhost_outcome outcome = unit_wait(task);
+    unit_expect(&outcome, SUBHOST_CANCELLED);
+    subhost_task_release(task);
+}
+
+struct user {
+    subhost_interp *interp;
+    subhost_task *task;
+    atomic_bool stop;
+    atomic_int rounds, wrong, refused;
+};
+
+static void *use_until_stopped(void *arg)
+{
+    struct user *user = arg;
+    while (!atomic_load(&user->stop) || !atomic_load(&user->refused)) {
+        subhost_task *task = NULL;
+        int code = unit_try_submit(user->interp, "pass", NULL, &task, NULL);
+        if (code && code != SUBHOST_ESTATE)
+            atomic_fetch_add(&user->wrong, 1);
+        if (code)
+            atomic_fetch_add(&user->refused, 1);
+        else
+            subhost_task_cancel(task, SUBHOST_BY_REQUEST, NULL);
+        subhost_task_release(task);
+        subhost_interp_send(user->interp, nothing, NULL, NULL);
+        subhost_task_wait(user->task, SUBHOST_MSEC(1), NULL, NULL);
+        atomic_fetch_add(&user->rounds, 1);
+    }
+    subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
+    if (subhost_task_wait(user->task, SUBHOST_FOREVER, &outcome, NULL) ||
+        outcome.kind != SUBHOST_CANCELLED)
+        atomic_fetch_add(&user->wrong, 1);
+    return NULL;
+}
+
+/* And while it closes, on other threads. */
+static void handles_are_used_while_it_closes(void **state)
+{
+    (void)state;
+    int rounds = unit_count(6, 4, 2);
+    for (int round = 0; round < rounds; round++) {
+        subhost_host *host = unit_open();
+        subhost_interp *busy = unit_interp(host);
+        struct user user = {.interp = unit_interp(host)};
+        pthread_t threads[2];
+        user.task = unit_submit(busy, UNIT_QUIET "while True: pass", NULL);
+        unit_until_running(host, user.task);
+        for (size_t i = 0; i < ARRAY_LENGTH(threads); i++)
+            assert_int_equal(pthread_create(&threads[i], NULL, use_until_stopped, &user),
+                             0);
+        while (atomic_load(&user.rounds) < 10)
+            assert_true(subhost_dispatch(host, SUBHOST_MSEC(1), NULL) >= 0);
+        unit_close(host);
+        atomic_store(&user.stop, true);
+        for (size_t i = 0; i < ARRAY_LENGTH(threads); i++)
+            pthread_join(threads[i], NULL);
+        assert_int_equal(user.wrong, 0);
+        subhost_interp_release(busy);
+        subhost_task_release(user.task);
+        subhost_interp_release(user.interp);
+    }
 }
 
 static void on_end_of_close(subhost_task *task, void *data)
@@ -594,6 +722,8 @@ int main(void)
         UNIT_TEST(it_closes_with_handles_out),
         UNIT_TEST(closing_cancels_what_runs),
         UNIT_TEST(closing_ends_what_is_queued),
+        UNIT_TEST(handles_answer_after_the_close),
+        UNIT_TEST(handles_are_used_while_it_closes),
         UNIT_TEST(nothing_starts_while_it_closes),
         UNIT_TEST(bad_sizes_are_refused),
         UNIT_TEST(a_shorter_struct_has_the_defaults),
