@@ -84,6 +84,7 @@ void subhost__host_after_fork(subhost_host *host, unsigned serial)
     host->is_child = true;
     host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
     host->timer_at = SUBHOST_FOREVER;
+    host->dispatching = 0;
     atomic_store(&host->wake_pending, false);
     atomic_store(&host->wakers, 0);
     atomic_store(&host->barrier_asked, 0);
@@ -393,6 +394,11 @@ static int may_close(subhost_host *host, subhost_error **err)
     if (!pthread_equal(pthread_self(), host->main_thread))
         return subhost__fail(err, SUBHOST_ETHREAD,
                              "subhost_close: only the thread that opened the host may");
+    if (host->dispatching)
+        return subhost__fail(err, SUBHOST_ESTATE,
+                             "subhost_close: not in a callback: what has called it still "
+                             "uses the host; close it when subhost_dispatch(), or what "
+                             "dispatches, has returned");
     return 0;
 }
 
@@ -409,7 +415,9 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     host->exiting = mode == SUBHOST_CLOSE_EXITING;
     pthread_mutex_unlock(&host->lock);
     unsigned left = 0;
+    host->dispatching++; /* its callbacks are callbacks, too */
     code = end_interps(host, grace > 0 ? grace : 0, &left, err);
+    host->dispatching--;
     if (code)
         return code;
     if (left) {

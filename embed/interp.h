@@ -306,7 +306,7 @@ struct subhost_host {
     atomic_int wakers; /* that may be about to write to wake_fd */
     atomic_uint barrier_asked, barrier_done;
     int64_t captures_resume_at; /* 0: none is paused */
-    bool dispatching;
+    unsigned dispatching;       /* rounds that are under way, one inside another */
     int64_t timer_at;
 };
 

@@ -221,6 +221,7 @@ static int64_t resume_captures(subhost_host *host)
  * more than events (subhost_task_wait()) has to look again before the loop sleeps. */
 static int handle(subhost_host *host, bool *woken)
 {
+    host->dispatching++;
     unsigned asked = atomic_load(&host->barrier_asked);
     if (drain_fd(host->wake_fd))
         *woken = true;
@@ -246,6 +247,7 @@ static int handle(subhost_host *host, bool *woken)
     subhost__trail_write(host->trail);
     set_timer(host, next);
     pass_barrier(host, asked);
+    host->dispatching--;
     return events;
 }
 

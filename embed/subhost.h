@@ -215,7 +215,8 @@ enum subhost_close_mode {
  * `host` is not to be used afterwards, on other threads not meanwhile: functions that can fail
  * say SUBHOST_ESTATE, this one as well. Handles of interpreters, tasks and callbacks are valid
  * until they are given back, on every thread, also while the host closes: a task tells its
- * outcome, and what is submitted or sent is refused with SUBHOST_ESTATE. Main thread, no
+ * outcome, and what is submitted or sent is refused with SUBHOST_ESTATE. Not in a callback of
+ * the host's (on_end, on_signal, on_output, on_done), which is SUBHOST_ESTATE. Main thread, no
  * GIL, blocks up to `grace` plus 100 ms, and half a second more where the trail's file takes
  * nothing. */
 SUBHOST_API int subhost_close(subhost_host *host, enum subhost_close_mode mode,

@@ -265,6 +265,43 @@ static void handles_are_used_while_it_closes(void **state)
     }
 }
 
+static void close_in_on_end(subhost_task *task, void *data)
+{
+    (void)task;
+    int *codes = data;
+    subhost_error *err = NULL;
+    codes[0]++;
+    codes[1] = subhost_close(subhost__host(), SUBHOST_CLOSE_FINALIZE, 0, &err);
+    codes[2] = strstr(subhost_error_message(err), "not in a callback") != NULL;
+    subhost_error_free(err);
+}
+
+/* What calls it needs the host afterwards: subhost_dispatch(), or subhost_close() itself. */
+static void callbacks_do_not_close(void **state)
+{
+    (void)state;
+    static const char *const programs[] = {"pass", UNIT_QUIET "while True: pass"};
+    for (size_t i = 0; i < ARRAY_LENGTH(programs); i++) {
+        int codes[3] = {0, 0, 0};
+        subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
+        options.on_end = close_in_on_end;
+        options.on_end_data = codes;
+        subhost_host *host = unit_open();
+        subhost_interp *interp = unit_interp(host);
+        subhost_task *task = unit_submit(interp, programs[i], &options);
+        if (i == 0)
+            unit_wait(task);
+        else
+            unit_until_running(host, task);
+        unit_close(host);
+        assert_int_equal(codes[0], 1);
+        assert_int_equal(codes[1], SUBHOST_ESTATE);
+        assert_true(codes[2]);
+        subhost_task_release(task);
+        subhost_interp_release(interp);
+    }
+}
+
 static void on_end_of_close(subhost_task *task, void *data)
 {
     (void)task;
@@ -724,6 +761,7 @@ int main(void)
         UNIT_TEST(closing_ends_what_is_queued),
         UNIT_TEST(handles_answer_after_the_close),
         UNIT_TEST(handles_are_used_while_it_closes),
+        UNIT_TEST(callbacks_do_not_close),
         UNIT_TEST(nothing_starts_while_it_closes),
         UNIT_TEST(bad_sizes_are_refused),
         UNIT_TEST(a_shorter_struct_has_the_defaults),
