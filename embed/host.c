@@ -40,6 +40,7 @@ void subhost__host_unref(subhost_host *host)
     pthread_mutex_destroy(&host->creation);
     subhost_policy_free(host->policy);
     free(host->executable);
+    free(host->trail_path);
     free(host);
 }
 
@@ -179,7 +180,11 @@ static subhost_host *make_host(const subhost_options *options)
     host->timer_at = SUBHOST_FOREVER;
     host->ended_tail = &host->ended;
     pthread_sigmask(SIG_SETMASK, NULL, &host->initial_mask);
-    if (subhost__cond_init(&host->ended_cond) != 0) {
+    host->trail_path = options->trail ? strdup(options->trail) : NULL;
+    host->options.trail = host->trail_path;
+    if ((options->trail && !host->trail_path) ||
+        subhost__cond_init(&host->ended_cond) != 0) {
+        free(host->trail_path);
         free(host);
         return NULL;
     }

@@ -275,6 +275,7 @@ struct subhost_host {
     sigset_t initial_mask; /* the main thread's when the host was opened */
 
     struct trail *trail; /* NULL: none */
+    char *trail_path;    /* options.trail; NULL: none was given there */
 
     _Atomic(struct binding *) bindings; /* native.c: a list that only grows */
 

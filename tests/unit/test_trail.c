@@ -585,6 +585,45 @@ static void python_events(void **state)
         "assert 'args' not in c and c['at'].startswith('<string>:1'), c\n");
 }
 
+/* Nor do the first host's events end with it. */
+static void a_second_host_is_refused(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"unit.", NULL};
+    subhost_options options = SUBHOST_OPTIONS_INIT;
+    options.trail = path;
+    options.trail_python_events = names;
+    subhost_host *host = NULL, *second = NULL;
+    assert_int_equal(subhost_open(&options, &host, NULL), 0);
+    subhost_interp *interp = unit_interp(host);
+    unit_run(interp, "import sys; sys.audit('unit.before')", SUBHOST_RETURNED);
+    assert_int_equal(subhost_open(NULL, &second, NULL), SUBHOST_ESTATE);
+    unit_run(interp, "import sys; sys.audit('unit.after')", SUBHOST_RETURNED);
+    subhost_interp_release(interp);
+    unit_close(host);
+    check("seen = [e['name'] for e in events if e['event'] == 'python-event']\n"
+          "assert seen == ['unit.before', 'unit.after'], seen\n");
+}
+
+static void the_path_is_copied(void **state)
+{
+    (void)state;
+    subhost_options options = SUBHOST_OPTIONS_INIT;
+    char *full = strdup("/dev/full");
+    options.trail = full;
+    subhost_host *host = NULL;
+    subhost_error *err = NULL;
+    assert_int_equal(subhost_open(&options, &host, NULL), 0);
+    memset(full, 'X', strlen(full));
+    free(full);
+    int code = subhost_trail_flush(host, unit_patience(5), &err);
+    assert_int_equal(code, SUBHOST_ESYSTEM);
+    assert_string_equal(subhost_error_message(err),
+                        "the trail: /dev/full: No space left on device");
+    subhost_error_free(err);
+    unit_close(host);
+}
+
 static void bad_options(void **state)
 {
     (void)state;
@@ -633,6 +672,8 @@ int main(void)
         TRAIL_TEST(forked_child),
         TRAIL_TEST(first_and_last_line),
         TRAIL_TEST(python_events),
+        TRAIL_TEST(a_second_host_is_refused),
+        TRAIL_TEST(the_path_is_copied),
         TRAIL_TEST(bad_options),
     };
     return UNIT_MAIN(tests);
