@@ -193,6 +193,18 @@ static subhost_host *make_host(const subhost_options *options)
     return host;
 }
 
+static int one_is_there(const subhost_host *host, subhost_error **err)
+{
+    if (!host->left)
+        return subhost__fail(err, SUBHOST_ESTATE,
+                             "subhost_open: a host is open already in this process");
+    return subhost__fail(
+        err, SUBHOST_ESTATE,
+        "subhost_open: the host that was closed left %u abandoned interpreter%s behind; "
+        "another host needs a new process",
+        host->left, host->left > 1 ? "s" : "");
+}
+
 int subhost_open(const subhost_options *options, subhost_host **result,
                  subhost_error **err)
 {
@@ -207,8 +219,7 @@ int subhost_open(const subhost_options *options, subhost_host **result,
         return subhost__fail(err, SUBHOST_ENOMEM, "subhost_open: out of memory");
     if (!atomic_compare_exchange_strong(&the_host, &other, host)) {
         subhost__host_unref(host);
-        return subhost__fail(err, SUBHOST_ESTATE,
-                             "subhost_open: a host is open already in this process");
+        return one_is_there(other, err);
     }
     subhost__callback_reset_stats();
     code = open_parts(host, err);
@@ -425,6 +436,7 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
     host->dispatching--;
     if (code)
         return code;
+    host->left = left;
     if (left) {
         /* Their threads still use the host's memory; it stays with them. */
         return subhost__fail(

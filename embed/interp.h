@@ -276,6 +276,7 @@ struct subhost_host {
 
     struct trail *trail; /* NULL: none */
     char *trail_path;    /* options.trail; NULL: none was given there */
+    unsigned left;       /* what the close could not end; the main thread's */
 
     _Atomic(struct binding *) bindings; /* native.c: a list that only grows */
 

@@ -157,6 +157,12 @@ static void expect_quarantined_at_close(void)
     /* The exit does not wait for it. */
     CHECK(subhost__now() - began < unit_patience(2));
     subhost_error_free(err);
+    subhost_host *another = NULL;
+    CHECK(subhost_open(NULL, &another, &err) == SUBHOST_ESTATE && !another);
+    CHECK(strcmp(subhost_error_message(err),
+                 "subhost_open: the host that was closed left 1 abandoned interpreter "
+                 "behind; another host needs a new process") == 0);
+    subhost_error_free(err);
 }
 
 static void own_gil_held(void)
