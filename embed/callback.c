@@ -158,14 +158,22 @@ static PyObject *argument(const subhost_callback *callback,
     Py_RETURN_NONE;
 }
 
-/* What was lent for the call must not be used after it. */
+/* What was lent for the call must not be used after it: an exception where it still is, unless
+ * there is one already. */
 static void take_back(PyObject **values, size_t n, bool lent)
 {
+    PyObject *exception = PyErr_GetRaisedException();
     for (size_t i = 0; i < n; i++) {
         if (lent && PyMemoryView_Check(values[i]))
             Py_XDECREF(PyObject_CallMethod(values[i], "release", NULL));
         Py_DECREF(values[i]);
     }
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_BufferError))
+        PyErr_SetString(PyExc_BufferError,
+                        "callback: a buffer that was lent for the call is still in use "
+                        "behind it; copy what is to be kept");
+    if (exception)
+        PyErr_SetRaisedException(exception);
 }
 
 static PyObject *call_python(const subhost_callback *callback,
@@ -189,10 +197,9 @@ static PyObject *call_python(const subhost_callback *callback,
     vectorcallfunc function = PyVectorcall_Function(callable);
     PyObject *result = (function ? function : PyObject_Vectorcall)(
         callable, values + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    PyObject *exception = result ? NULL : PyErr_GetRaisedException();
     take_back(values + 1, n, s->n_buffers > 0);
-    if (exception)
-        PyErr_SetRaisedException(exception);
+    if (result && s->n_buffers > 0 && PyErr_Occurred())
+        Py_CLEAR(result);
     return result;
 }
 

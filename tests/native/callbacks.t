@@ -51,12 +51,18 @@ def types(folder):
         to = bytearray(4)
         native.call_fill(fill, to, 3)
         print(to, error(lambda: held[0][0]))
+        import pickle
+        print(error(native.call_fill, lambda view: held.append(pickle.PickleBuffer(view)), to, 3))
+        native.call_fill(fill, to, 4)
+        print(to)
         print(native.call_void(lambda: None), native.call_void(lambda: 5), native.is_null(None),
               native.is_null(print))
         print(native.call_ptr(lambda p: p, None))
         """, [r"['caf\xe9', None]", "(2.0, -1.0)", "30",
               "bytearray(b'xxx\\x00') ValueError: operation forbidden on released memoryview "
-              "object", "None None 1 0", "None"])
+              "object",
+              "BufferError: callback: a buffer that was lent for the call is still in use behind "
+              "it; copy what is to be kept", "bytearray(b'xxxx')", "None None 1 0", "None"])
 
 
 @test
