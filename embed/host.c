@@ -166,6 +166,24 @@ static void note_open(subhost_host *host)
     subhost__python_events_begin();
 }
 
+static int check_options(const subhost_options *o, subhost_error **err)
+{
+    if (o->doorbell != SUBHOST_DOORBELL_AUTO && o->doorbell != SUBHOST_DOORBELL_ATTACH)
+        return subhost__fail(
+            err, SUBHOST_EINVAL,
+            "subhost_options: doorbell is %d; SUBHOST_DOORBELL_AUTO is the "
+            "default",
+            (int)o->doorbell);
+    if (o->orphan != SUBHOST_ORPHAN_CANCEL && o->orphan != SUBHOST_ORPHAN_DETACH &&
+        o->orphan != SUBHOST_ORPHAN_KILL)
+        return subhost__fail(
+            err, SUBHOST_EINVAL,
+            "subhost_options: orphan is %d; SUBHOST_ORPHAN_CANCEL is the "
+            "default",
+            (int)o->orphan);
+    return 0;
+}
+
 /* Nothing of it is anybody else's yet. NULL: no memory. */
 static subhost_host *make_host(const subhost_options *options)
 {
@@ -212,6 +230,8 @@ int subhost_open(const subhost_options *options, subhost_host **result,
     if (!result)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_open: host is NULL");
     int code = subhost__options_take(&o, sizeof o, options, "subhost_options", err);
+    if (!code)
+        code = check_options(&o, err);
     if (code)
         return code;
     subhost_host *host = make_host(&o), *other = NULL;

@@ -133,6 +133,31 @@ subhost_task *subhost__task_make_program(subhost_interp *interp,
     return task;
 }
 
+static int check_program(const subhost_program *program, subhost_error **err)
+{
+    if (!program->source || program->argc < 0 || (program->argc > 0 && !program->argv) ||
+        (unsigned)program->kind > SUBHOST_PROGRAM_CODE)
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "subhost_submit: the program has no source, a bad kind, or "
+                             "arguments that are missing");
+    for (int i = 0; i < program->argc; i++)
+        if (!program->argv[i])
+            return subhost__fail(err, SUBHOST_EINVAL,
+                                 "subhost_submit: argc is %d, but argv[%d] is NULL",
+                                 program->argc, i);
+    return 0;
+}
+
+static int check_options(const subhost_task_options *options, subhost_error **err)
+{
+    if (options->timeout >= 0 && options->grace >= 0)
+        return 0;
+    return subhost__fail(err, SUBHOST_EINVAL,
+                         "subhost_task_options: %s is negative; 0 is %s",
+                         options->timeout < 0 ? "timeout" : "grace",
+                         options->timeout < 0 ? "no timeout" : "the policy's grace");
+}
+
 int subhost_submit(subhost_interp *interp, const subhost_program *program,
                    const subhost_task_options *options, subhost_task **result,
                    subhost_error **err)
@@ -147,13 +172,12 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
     int code = subhost__options_take(&p, sizeof p, program, "subhost_program", err);
     if (!code)
         code = subhost__options_take(&o, sizeof o, options, "subhost_task_options", err);
+    if (!code)
+        code = check_program(&p, err);
+    if (!code)
+        code = check_options(&o, err);
     if (code)
         return code;
-    if (!p.source || p.argc < 0 || (p.argc > 0 && !p.argv) ||
-        (unsigned)p.kind > SUBHOST_PROGRAM_CODE)
-        return subhost__fail(err, SUBHOST_EINVAL,
-                             "subhost_submit: the program has no source, a bad kind, or "
-                             "arguments that are missing");
     subhost_task *task = subhost__task_make_program(interp, &p, &o);
     if (!task)
         code = subhost__fail(err, SUBHOST_ENOMEM, "subhost_submit: out of memory");

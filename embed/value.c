@@ -78,6 +78,8 @@ void subhost__value_trim(struct subhost_value *value)
 
 int subhost__value_fail(struct subhost_value *value, int code, const char *why)
 {
+    if (!value)
+        return SUBHOST_EINVAL; /* where the caller had no memory for it, and did not look */
     if (!value->code) {
         value->code = code;
         value->why = why;
@@ -88,7 +90,7 @@ int subhost__value_fail(struct subhost_value *value, int code, const char *why)
 /* Room for so many bytes more; NULL: it has failed. */
 static unsigned char *extend(subhost_value *value, size_t more)
 {
-    if (value->code)
+    if (!value || value->code)
         return NULL;
     if (more > SUBHOST_VALUE_SIZE - value->size) {
         subhost__value_fail(value, SUBHOST_EINVAL, "the value is larger than 4 GiB");
@@ -126,7 +128,7 @@ static int add(subhost_value *value, enum value_tag tag, const void *data, size_
 {
     unsigned char *to = extend(value, 1 + size);
     if (!to)
-        return value->code;
+        return subhost__value_fail(value, SUBHOST_EINVAL, "");
     *to = (unsigned char)tag;
     if (size)
         memcpy(to + 1, data, size);
@@ -225,9 +227,9 @@ int subhost__value_adopt_buffers(struct subhost_value *value, subhost_buffer **b
 
 int subhost_value_add_buffer(subhost_value *value, subhost_buffer *buffer)
 {
-    uint32_t number = value->n_buffers;
-    if (!buffer)
+    if (!value || !buffer)
         return subhost__value_fail(value, SUBHOST_EINVAL, "buffer is NULL");
+    uint32_t number = value->n_buffers;
     if (value->code || subhost__value_adopt_buffers(value, &buffer, 1) < 0)
         return value->code;
     subhost_buffer_hold(buffer);
@@ -273,7 +275,7 @@ int subhost_value_begin(subhost_value *value, enum subhost_value_kind kind)
     enum value_tag tag = kind == SUBHOST_VALUE_LIST    ? TAG_LIST
                          : kind == SUBHOST_VALUE_TUPLE ? TAG_TUPLE
                                                        : TAG_DICT;
-    if (tag == TAG_DICT && kind != SUBHOST_VALUE_DICT)
+    if (!value || (tag == TAG_DICT && kind != SUBHOST_VALUE_DICT))
         return subhost__value_fail(value, SUBHOST_EINVAL,
                                    "only a list, a tuple or a dict can be begun");
     if (value->depth >= SUBHOST_VALUE_DEPTH)
@@ -290,8 +292,8 @@ int subhost_value_begin(subhost_value *value, enum subhost_value_kind kind)
 
 int subhost_value_end(subhost_value *value)
 {
-    if (value->code)
-        return value->code;
+    if (!value || value->code)
+        return subhost__value_fail(value, SUBHOST_EINVAL, "");
     if (value->depth == 0)
         return subhost__value_fail(value, SUBHOST_EINVAL,
                                    "an end without a begin of a list, tuple or dict");

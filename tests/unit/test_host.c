@@ -489,6 +489,51 @@ static void bad_programs_are_refused(void **state)
     unit_close(host);
 }
 
+static void expect_invalid(int code, subhost_error **err, const char *message)
+{
+    assert_int_equal(code, SUBHOST_EINVAL);
+    assert_string_equal(subhost_error_message(*err), message);
+    subhost_error_free(*err);
+}
+
+static void bad_options_are_refused(void **state)
+{
+    (void)state;
+    subhost_host *host = NULL;
+    subhost_error *err = NULL;
+    subhost_options options = SUBHOST_OPTIONS_INIT;
+    options.doorbell = (enum subhost_doorbell)77;
+    expect_invalid(
+        subhost_open(&options, &host, &err), &err,
+        "subhost_options: doorbell is 77; SUBHOST_DOORBELL_AUTO is the default");
+    options.doorbell = SUBHOST_DOORBELL_AUTO;
+    options.orphan = (enum subhost_orphan)99;
+    expect_invalid(subhost_open(&options, &host, &err), &err,
+                   "subhost_options: orphan is 99; SUBHOST_ORPHAN_CANCEL is the default");
+    assert_null(host);
+    host = unit_open();
+    subhost_interp *interp = unit_interp(host);
+    subhost_task *task = NULL;
+    subhost_task_options task_options = SUBHOST_TASK_OPTIONS_INIT;
+    task_options.timeout = -5;
+    expect_invalid(unit_try_submit(interp, "pass", &task_options, &task, &err), &err,
+                   "subhost_task_options: timeout is negative; 0 is no timeout");
+    task_options.timeout = 0;
+    task_options.grace = -1;
+    expect_invalid(unit_try_submit(interp, "pass", &task_options, &task, &err), &err,
+                   "subhost_task_options: grace is negative; 0 is the policy's grace");
+    static const char *const gap[] = {"a", NULL, "b"};
+    subhost_program program = SUBHOST_PROGRAM_INIT;
+    program.source = "x";
+    program.argc = 3;
+    program.argv = gap;
+    expect_invalid(subhost_submit(interp, &program, NULL, &task, &err), &err,
+                   "subhost_submit: argc is 3, but argv[1] is NULL");
+    assert_null(task);
+    subhost_interp_release(interp);
+    unit_close(host);
+}
+
 /* ---- threads -------------------------------------------------------------------- */
 
 static int wrong_codes[3];
@@ -767,6 +812,7 @@ int main(void)
         UNIT_TEST(a_shorter_struct_has_the_defaults),
         UNIT_TEST(a_longer_struct_is_accepted),
         UNIT_TEST(bad_programs_are_refused),
+        UNIT_TEST(bad_options_are_refused),
         UNIT_TEST(other_threads_are_refused),
         UNIT_TEST(a_foreign_loop_drives_it),
         UNIT_TEST(an_idle_host_is_silent),

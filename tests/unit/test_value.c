@@ -119,6 +119,35 @@ static void test_mistakes(void **state)
     subhost_value_free(NULL);
 }
 
+static void test_no_value(void **state)
+{
+    (void)state;
+    subhost_memory memory = SUBHOST_MEMORY_INIT;
+    subhost_buffer *buffer;
+    assert_int_equal(subhost_buffer_new(&memory, NULL, NULL, &buffer, NULL), 0);
+    const int codes[] = {
+        subhost_value_add_none(NULL),
+        subhost_value_add_bool(NULL, 1),
+        subhost_value_add_int(NULL, 1),
+        subhost_value_add_int(NULL, 1000),
+        subhost_value_add_bigint(NULL, "1", 1),
+        subhost_value_add_bigint(NULL, NULL, 0),
+        subhost_value_add_float(NULL, 1),
+        subhost_value_add_str(NULL, "", 0),
+        subhost_value_add_str(NULL, NULL, 3),
+        subhost_value_add_bytes(NULL, "a", 1),
+        subhost_value_add_json(NULL, "1", 1),
+        subhost_value_add_buffer(NULL, buffer),
+        subhost_value_add_buffer(NULL, NULL),
+        subhost_value_end(NULL),
+        subhost_value_check(NULL, NULL),
+        subhost_value_begin(NULL, SUBHOST_VALUE_LIST),
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(codes); i++)
+        assert_int_equal(codes[i], SUBHOST_EINVAL);
+    subhost_buffer_release(buffer);
+}
+
 static void assert_refused(const void *data, size_t size, const char *text)
 {
     subhost_value *value = new_value();
@@ -180,9 +209,8 @@ static void test_random_bytes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_mistakes),
-        cmocka_unit_test(test_bad_bytes),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_no_value),     cmocka_unit_test(test_bad_bytes),
         cmocka_unit_test(test_random_bytes),
     };
     return UNIT_MAIN(tests);
