@@ -174,6 +174,13 @@ static int from_string(const struct sig_type *type, const struct where *where,
     Py_ssize_t size = 0;
     if (PyUnicode_Check(object)) {
         text = PyUnicode_AsUTF8AndSize(object, &size);
+        if (!text && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+            PyErr_Clear();
+            subhost__value_wrong(
+                where, PyExc_ValueError,
+                "is no UTF-8: it has surrogates; pass bytes, as those of "
+                "os.fsencode()");
+        }
         if (!text)
             return -1;
     } else if (PyBytes_Check(object)) {

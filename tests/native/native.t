@@ -88,12 +88,14 @@ def strings(folder):
         print(error(native.string_length, 5))
         print(error(native.copied, None))
         print(error(native.copied, "\ud800"))
+        import os
+        print(ascii(native.copied(os.fsencode(native.copied(b"\xff")))))
         """, ["5 3 -1 0", r"'caf\xe9' None", r"twice '\udcff'", "one None",
               "ValueError: string_length() argument 1 (text) has a null character in it",
               "TypeError: string_length() argument 1 (text) must be str, bytes or None, not int",
               "TypeError: copied() argument 1 must be str or bytes, not None",
-              "UnicodeEncodeError: 'utf-8' codec can't encode character '\\ud800' in position 0: "
-              "surrogates not allowed"])
+              "ValueError: copied() argument 1 is no UTF-8: it has surrogates; pass bytes, as "
+              "those of os.fsencode()", r"'\udcff'"])
 
 
 @test
