@@ -153,6 +153,9 @@ static bool take_word(struct parser *p, const char *word)
     return true;
 }
 
+/* Whether a character of UTF-8 goes on there. */
+static bool goes_on(const char *at) { return ((unsigned char)*at & 0xC0) == 0x80; }
+
 /* What stands there, for a message. */
 static const char *found(struct parser *p, char *buffer, size_t size)
 {
@@ -160,7 +163,10 @@ static const char *found(struct parser *p, char *buffer, size_t size)
     size_t n = word_length(p);
     if (!*p->at)
         return "the end";
-    snprintf(buffer, size, "'%.*s'", n ? (int)(n > 32 ? 32 : n) : 1, p->at);
+    if (n == 0) /* a character that is in no word */
+        for (n = 1; n < 4 && goes_on(p->at + n);)
+            n++;
+    snprintf(buffer, size, "'%.*s'", (int)(n > 32 ? 32 : n), p->at);
     return buffer;
 }
 
@@ -627,6 +633,19 @@ static char *tidy(const char *text)
     return copy;
 }
 
+#define SHOWN_MAX 200
+
+/* The beginning of a signature for a message, on one line: columns stay what they are. */
+static void show(char *to, const char *text)
+{
+    size_t n = strnlen(text, SHOWN_MAX);
+    while (n > 0 && goes_on(text + n))
+        n--; /* not in the middle of a character */
+    for (size_t i = 0; i < n; i++)
+        to[i] = isspace((unsigned char)text[i]) ? ' ' : text[i];
+    to[n] = '\0';
+}
+
 static int finish(struct parser *p, struct signature *s, struct signature **result)
 {
     char buffer[48];
@@ -642,7 +661,9 @@ static int finish(struct parser *p, struct signature *s, struct signature **resu
         return 0;
     }
     subhost__signature_free(s);
-    subhost__context(p->err, p->code, "signature \"%.200s\"", p->text);
+    char shown[SHOWN_MAX + 1];
+    show(shown, p->text);
+    subhost__context(p->err, p->code, "signature \"%s\"", shown);
     return p->code;
 }
 
