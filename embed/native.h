@@ -90,7 +90,6 @@ bool subhost__value_set_integer(enum sig_kind kind, uint64_t value, void *to);
 /* The buffer of a bytes-like object, with the items that the type says. */
 int subhost__value_buffer(const struct sig_type *type, const struct where *where,
                           PyObject *object, Py_buffer *view);
-size_t subhost__sig_size(enum sig_kind kind);
 
 /* callback.c */
 /* A function pointer that calls `callable` in the calling interpreter, for as long as the

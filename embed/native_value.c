@@ -38,14 +38,6 @@ static int must_be(const struct where *where, const char *what, PyObject *object
 
 /* ---- integers --------------------------------------------------------------------- */
 
-static const unsigned char sizes[] = {
-#define SIZE(kind, word, type, ffi) [kind] = sizeof(type),
-    SIG_SCALARS(SIZE)
-#undef SIZE
-};
-
-size_t subhost__sig_size(enum sig_kind kind) { return sizes[kind]; }
-
 static void store_integer(enum sig_kind kind, uint64_t value, void *to)
 {
     switch (kind) {
@@ -62,15 +54,9 @@ static void store_integer(enum sig_kind kind, uint64_t value, void *to)
     }
 }
 
-static uint64_t largest(enum sig_kind kind)
-{
-    unsigned bits = 8u * sizes[kind] - subhost__sig_is_signed(kind);
-    return UINT64_MAX >> (64 - bits);
-}
-
 bool subhost__value_set_integer(enum sig_kind kind, uint64_t value, void *to)
 {
-    if (value > largest(kind))
+    if (value > subhost__sig_largest(kind))
         return false;
     store_integer(kind, value, to);
     return true;
@@ -78,7 +64,7 @@ bool subhost__value_set_integer(enum sig_kind kind, uint64_t value, void *to)
 
 static int out_of_range(const struct where *where, enum sig_kind kind)
 {
-    uint64_t max = largest(kind);
+    uint64_t max = subhost__sig_largest(kind);
     if (subhost__sig_is_signed(kind))
         subhost__value_wrong(where, PyExc_OverflowError, "does not fit %s (%lld to %lld)",
                              subhost__sig_word(kind), -(long long)max - 1,
@@ -96,7 +82,7 @@ static int from_long(enum sig_kind kind, const struct where *where, PyObject *nu
     long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
     if (value == -1 && !overflow && PyErr_Occurred())
         return -1;
-    uint64_t max = largest(kind), bits = (uint64_t)value;
+    uint64_t max = subhost__sig_largest(kind), bits = (uint64_t)value;
     bool fits;
     if (subhost__sig_is_signed(kind)) {
         fits = !overflow && value <= (long long)max && value >= -(long long)max - 1;
@@ -372,7 +358,7 @@ PyObject *subhost__value_to_python(const struct sig_type *type,
 static bool is_small(const struct sig_type *type)
 {
     return (subhost__sig_is_integer(type->kind) || type->kind == SIG_BOOL) &&
-           sizes[type->kind] < sizeof(ffi_arg);
+           subhost__sig_size(type->kind) < sizeof(ffi_arg);
 }
 
 void subhost__value_narrow(const struct sig_type *type, void *value)
@@ -444,7 +430,7 @@ int subhost__value_buffer(const struct sig_type *type, const struct where *where
                              type->writable ? "writable, " : "");
         return -1;
     }
-    if (typed && (view->itemsize != (Py_ssize_t)sizes[type->item] ||
+    if (typed && (view->itemsize != (Py_ssize_t)subhost__sig_size(type->item) ||
                   !same_sort(view->format, type->item))) {
         subhost__value_wrong(
             where, PyExc_TypeError, "must be a buffer of %s, not of format '%s'",

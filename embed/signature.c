@@ -6,6 +6,10 @@
 #include "signature.h"
 
 #include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <locale.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -513,6 +517,57 @@ static bool check_result(struct parser *p, const char *start, const struct sig_t
     return true;
 }
 
+/* Both leave the end where they begin when there is no number, and return whether the result's
+ * type can hold it. */
+static bool read_integer(const char *at, struct signature *s, const char **end)
+{
+    enum sig_kind kind = s->result.kind;
+    bool is_integer = kind <= SIG_BOOL && kind != SIG_F32 && kind != SIG_F64;
+    uint64_t largest = kind == SIG_BOOL ? 1 : is_integer ? subhost__sig_largest(kind) : 0;
+    char *stop;
+    errno = 0;
+    if (*at == '-') {
+        int64_t value = strtoll(at, &stop, 0);
+        s->default_integer = value;
+        *end = stop;
+        return errno != ERANGE && is_integer &&
+               value >= (subhost__sig_is_signed(kind) ? -(int64_t)largest - 1 : 0);
+    }
+    uint64_t value = strtoull(at, &stop, 0);
+    s->default_integer = (int64_t)value; /* a u64 as well */
+    *end = stop;
+    return errno != ERANGE && is_integer && value <= largest;
+}
+
+static bool read_float(const char *at, struct signature *s, const char **end)
+{
+    /* With a point, whatever the program's locale has. glibc's is static. */
+    locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    char *stop = (char *)(uintptr_t)at;
+    if (plain) {
+        errno = 0;
+        s->default_float = strtod_l(at, &stop, plain);
+        freelocale(plain);
+    }
+    *end = stop;
+    return !(errno == ERANGE && isinf(s->default_float)) &&
+           !(s->result.kind == SIG_F32 && !isinf(s->default_float) &&
+             isinf((float)s->default_float));
+}
+
+static bool does_not_fit(struct parser *p, const char *where, enum sig_kind kind)
+{
+    const char *word = subhost__sig_word(kind);
+    if (kind == SIG_F32 || kind == SIG_F64)
+        return fail_at(p, where, "the default does not fit %s", word);
+    if (kind == SIG_BOOL)
+        return fail_at(p, where, "the default does not fit bool (0 or 1)");
+    uint64_t largest = subhost__sig_largest(kind);
+    return fail_at(p, where, "the default does not fit %s (%" PRId64 " to %" PRIu64 ")",
+                   word, subhost__sig_is_signed(kind) ? -(int64_t)largest - 1 : 0,
+                   largest);
+}
+
 /* "= -1": what a callback returns when Python cannot be asked. */
 static bool parse_default(struct parser *p, struct signature *s)
 {
@@ -527,19 +582,18 @@ static bool parse_default(struct parser *p, struct signature *s)
                        "only numbers have a default result; NULL or zeros are "
                        "the others'");
     skip_space(p);
-    char *end_integer, *end_float;
-    bool negative = *p->at == '-';
-    s->default_integer =
-        negative ? strtoll(p->at, &end_integer, 0)
-                 : (int64_t)strtoull(p->at, &end_integer, 0); /* u64 as well */
-    s->default_float = strtod(p->at, &end_float);
+    start = p->at;
     bool is_float = s->result.kind == SIG_F32 || s->result.kind == SIG_F64;
+    const char *end_integer, *end_float;
+    bool fits_integer = read_integer(start, s, &end_integer);
+    bool fits_float = read_float(start, s, &end_float);
     const char *end = is_float ? end_float : end_integer;
-    if (end == p->at || is_word_char(*end) || *end == '.')
-        return fail_at(p, p->at, "expected %s behind '='",
+    if (end == start || is_word_char(*end) || *end == '.')
+        return fail_at(p, start, "expected %s behind '='",
                        is_float ? "a number" : "an integer");
     p->at = end;
-    return true;
+    return (is_float ? fits_float : fits_integer) ||
+           does_not_fit(p, start, s->result.kind);
 }
 
 static bool set_error(struct parser *p, const char *start, struct signature *s,

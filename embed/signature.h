@@ -146,6 +146,24 @@ static inline bool subhost__sig_is_signed(enum sig_kind kind)
            kind == SIG_SSIZE;
 }
 
+/* Of a number or bool. */
+static inline size_t subhost__sig_size(enum sig_kind kind)
+{
+    static const unsigned char sizes[] = {
+#define SIG_SIZE_OF(kind, word, type, ffi) [kind] = sizeof(type),
+        SIG_SCALARS(SIG_SIZE_OF)
+#undef SIG_SIZE_OF
+    };
+    return sizes[kind];
+}
+
+/* Of an integer; the smallest is -largest - 1 where it is signed, else 0. */
+static inline uint64_t subhost__sig_largest(enum sig_kind kind)
+{
+    size_t bits = 8 * subhost__sig_size(kind) - subhost__sig_is_signed(kind);
+    return UINT64_MAX >> (64 - bits);
+}
+
 /* signature_ffi.c: fills in what is libffi's. 0 or a negative code. */
 int subhost__signature_prepare(struct signature *signature, subhost_error **err);
 

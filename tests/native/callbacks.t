@@ -114,12 +114,17 @@ def stored(folder):
         print(error(native.keep, other))
         print(error(native.callback, print, "i33()"))
         print(error(native.callback, 5, "void()"))
+        print(ascii(error(native.callback, print, "\\xe9()")))
+        print(error(native.callback, print, "u8() = -1"))
         """, ["42", "2 i32(i32) = -1 None",
               "ValueError: keep() argument 1 (f) is a Callback that was released", "-99",
               "TypeError: keep() argument 1 (f) is a Callback of another signature: void()",
               "ValueError: signature \"i33()\": column 1: unknown type 'i33'; the types are "
               "listed in docs/native.md",
-              "TypeError: callback() argument 1 must be callable, not int"])
+              "TypeError: callback() argument 1 must be callable, not int",
+              r"""'ValueError: signature "\xe9()": column 1: expected a type, found \'\xe9\''""",
+              "ValueError: signature \"u8() = -1\": column 8: the default does not fit u8 "
+              "(0 to 255)"])
 
 
 @test

@@ -3,6 +3,9 @@
  * The language of signatures: what it takes, and what it says of what it does not. */
 #include "unit.h"
 
+#include <locale.h>
+#include <math.h>
+
 #include "signature.h"
 
 static struct signature *parse(const char *text, enum sig_use use)
@@ -116,6 +119,11 @@ static void defaults(void **state)
         {"void()", 0, 0},
         {"u8() = 0x10", 16, 16},
         {"f32(void) = -1e3", -1000, -1},
+        {"i8() = -128", -128, -128},
+        {"i64() = -9223372036854775808", -9223372036854775808.0, INT64_MIN},
+        {"bool() = 1", 1, 1},
+        {"f32() = inf", INFINITY, 0},
+        {"f64() = 1e300", 1e300, 1},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
         struct signature *s = parse(rows[i].text, SIG_FOR_CALLBACK);
@@ -245,6 +253,24 @@ static void errors_of_callbacks(void **state)
         {"i8() = x", "column 8: expected an integer behind '='"},
         {"i8() = 1.5", "column 8: expected an integer behind '='"},
         {"f64() = ", "column 9: expected a number behind '='"},
+        {"i8() = 300", "column 8: the default does not fit i8 (-128 to 127)"},
+        {"i8() = -129", "column 8: the default does not fit i8 (-128 to 127)"},
+        {"u8() = -1", "column 8: the default does not fit u8 (0 to 255)"},
+        {"i32() = 99999999999",
+         "column 9: the default does not fit i32 (-2147483648 to 2147483647)"},
+        {"i64() = 9223372036854775808",
+         "column 9: the default does not fit i64 (-9223372036854775808 to "
+         "9223372036854775807)"},
+        {"u64() = 18446744073709551616",
+         "column 9: the default does not fit u64 (0 to 18446744073709551615)"},
+        {"i64() = -9223372036854775809",
+         "column 9: the default does not fit i64 (-9223372036854775808 to "
+         "9223372036854775807)"},
+        {"bool() = 256", "column 10: the default does not fit bool (0 or 1)"},
+        {"f32() = 1e300", "column 9: the default does not fit f32"},
+        {"f64() = -1e999", "column 9: the default does not fit f64"},
+        {"\xC3\xA9()", "column 1: expected a type, found '\xC3\xA9'"},
+        {"i8(\xE2\x82\xAC)", "column 4: expected a type, found '\xE2\x82\xAC'"},
         {"ptr() = 0",
          "column 7: only numbers have a default result; NULL or zeros are the "
          "others'"},
@@ -252,6 +278,43 @@ static void errors_of_callbacks(void **state)
     };
     for (size_t i = 0; i < ARRAY_LENGTH(rows); i++)
         expect_error(rows[i][0], SIG_FOR_CALLBACK, rows[i][1]);
+}
+
+/* An error is one line, and UTF-8 where the signature is. */
+static void errors_show_the_signature(void **state)
+{
+    (void)state;
+    subhost_error *err = NULL;
+    struct signature *s = NULL;
+    assert_int_equal(
+        subhost__signature_parse("f64\n\tsqrt(double)", SIG_FOR_FUNCTION, &s, &err),
+        SUBHOST_EINVAL);
+    assert_string_equal(subhost_error_message(err),
+                        "signature \"f64  sqrt(double)\": column 11: unknown type "
+                        "'double'; here it is f64");
+    subhost_error_free(err);
+    char text[256] = "i8(", shown[512];
+    for (int i = 0; i < 80; i++)
+        strcat(text, "\xE2\x82\xAC"); /* the 200th byte is inside one */
+    snprintf(shown, sizeof shown,
+             "signature \"%.198s\": column 4: expected a type, found '\xE2\x82\xAC'",
+             text);
+    assert_int_equal(subhost__signature_parse(text, SIG_FOR_FUNCTION, &s, &err),
+                     SUBHOST_EINVAL);
+    assert_string_equal(subhost_error_message(err), shown);
+    subhost_error_free(err);
+}
+
+/* Not a comma, as the program's locale may have. */
+static void defaults_have_a_point(void **state)
+{
+    (void)state;
+    if (!setlocale(LC_NUMERIC, "de_DE.UTF-8"))
+        skip(); /* it is not installed */
+    struct signature *s = parse("f64() = 2.5", SIG_FOR_CALLBACK);
+    assert_true(s->default_float == 2.5);
+    subhost__signature_free(s);
+    setlocale(LC_NUMERIC, "C");
 }
 
 static void limits(void **state)
@@ -312,6 +375,8 @@ int main(void)
         cmocka_unit_test(same_functions),
         cmocka_unit_test(errors_of_functions),
         cmocka_unit_test(errors_of_callbacks),
+        cmocka_unit_test(errors_show_the_signature),
+        cmocka_unit_test(defaults_have_a_point),
         cmocka_unit_test(limits),
         cmocka_unit_test(every_beginning),
     };
