@@ -213,12 +213,12 @@ enum subhost_close_mode {
  * threads allow and SUBHOST_EQUARANTINED is returned; another one cannot be opened then.
  *
  * `host` is not to be used afterwards, on other threads not meanwhile: functions that can fail
- * say SUBHOST_ESTATE, this one as well. Handles of interpreters, tasks and callbacks are valid
- * until they are given back, on every thread, also while the host closes: a task tells its
- * outcome, and what is submitted or sent is refused with SUBHOST_ESTATE. Not in a callback of
- * the host's (on_end, on_signal, on_output, on_done), which is SUBHOST_ESTATE. Main thread, no
- * GIL, blocks up to `grace` plus 100 ms, and half a second more where the trail's file takes
- * nothing. */
+ * say SUBHOST_ESTATE, this one as well, at least until another one is opened. Handles of
+ * interpreters, tasks and callbacks are valid until they are given back, on every thread, also
+ * while the host closes: a task tells its outcome, and what is submitted or sent is refused
+ * with SUBHOST_ESTATE. Not in a callback of the host's (on_end, on_signal, on_output,
+ * on_done), which is SUBHOST_ESTATE. Main thread, no GIL, blocks up to `grace` plus 100 ms,
+ * and half a second more where the trail's file takes nothing. */
 SUBHOST_API int subhost_close(subhost_host *host, enum subhost_close_mode mode,
                               int64_t grace, subhost_error **err);
 
@@ -424,8 +424,8 @@ SUBHOST_API int subhost_submit(subhost_interp *interp, const subhost_program *pr
 
 /* Waits for the task's one terminal event and stores its outcome (which may be NULL) in
  * `outcome`, whose size the caller has set; SUBHOST_ETIMEDOUT when `timeout` passes
- * first. All tasks have ended when their host is closed. On the main thread it dispatches while it waits. Any thread but a hosted one
- * that holds a GIL; blocks up to `timeout`. */
+ * first. On the main thread it dispatches while it waits. All tasks have ended when their
+ * host is closed. Any thread but a hosted one that holds a GIL; blocks up to `timeout`. */
 SUBHOST_API int subhost_task_wait(subhost_task *task, int64_t timeout,
                                   subhost_outcome *outcome, subhost_error **err);
 
@@ -850,7 +850,9 @@ typedef struct subhost_callback subhost_callback;
  * behind the '=' stands what is returned when Python cannot be asked (0, NULL, zeros without
  * it). The pointer may be called on any thread, by several at once, nested in other calls,
  * while the interpreter is busy, ends, or has ended. Then, and when the Python function
- * raises, the default is returned; the call is counted in subhost_stats. An exception goes to
+ * raises, the default is returned; the call is counted in subhost_stats. A call waits for the
+ * GIL without a limit: where C code in the interpreter keeps the GIL for ever, it does not
+ * return, not even when the interpreter is abandoned for that. An exception goes to
  * the bound function that the callback was called from, else to sys.unraisablehook. Any
  * thread, GIL or not, does not block. */
 SUBHOST_API int subhost_callback_create(subhost_interp *interp, const char *callable,
