@@ -57,6 +57,23 @@ int subhost__cancel_status(enum subhost_reason reason)
     return 137;
 }
 
+/* The cancel under way is that of one call of a pool's, after which its worker goes on. Under
+ * interp->lock. */
+static bool is_calls_deadline(const subhost_interp *interp)
+{
+    return interp->current && interp->current->worker &&
+           atomic_load(&interp->cancel.requested) &&
+           interp->cancel.reason == SUBHOST_BY_DEADLINE;
+}
+
+bool subhost__cancel_is_under_way(subhost_interp *interp)
+{
+    pthread_mutex_lock(&interp->lock);
+    bool is = atomic_load(&interp->cancel.requested) && !is_calls_deadline(interp);
+    pthread_mutex_unlock(&interp->lock);
+    return is;
+}
+
 void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
                              enum subhost_reason reason, const char *text)
 {
@@ -75,7 +92,11 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
         atomic_store(&cancel->scope,
                      reason == SUBHOST_BY_SIGINT ? CANCEL_DRIVER_FIRST : CANCEL_ALL);
         atomic_store(&cancel->requested, true);
+    } else if (interp->current == task && is_calls_deadline(interp) &&
+               reason != SUBHOST_BY_DEADLINE) {
+        atomic_store(&task->worker->cancel_next, (int)reason + 1);
     }
+    unsigned over = atomic_load(&task->cancels_over);
     pthread_mutex_unlock(&interp->lock);
     if (!first)
         return;
@@ -87,7 +108,7 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     subhost__channel_ring(interp);
     subhost__thread_kick_all(interp);
     /* Everything below it at once, and not when its Python code comes to it. */
-    subhost__task_cancel_children((subhost_task *)(uintptr_t)task, reason, text);
+    subhost__task_cancel_children((subhost_task *)(uintptr_t)task, over, reason, text);
     subhost__loop_wake(interp->host);
 }
 

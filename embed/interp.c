@@ -381,7 +381,9 @@ int subhost_interp_send(subhost_interp *interp, void (*function)(void *data), vo
 void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
 {
     pthread_mutex_lock(&interp->lock);
-    bool now = (!only || interp->current == only) &&
+    /* Of a pool's worker it is one call that is given up on: the next one may have begun. */
+    bool over = only && only->worker && !atomic_load(&interp->cancel.requested);
+    bool now = (!only || interp->current == only) && !over &&
                subhost__interp_enter(interp, INTERP_QUARANTINED);
     subhost_task *task = interp->current;
     if (task)

@@ -240,8 +240,10 @@ struct subhost_task {
     subhost_task *live_next; /* host->live */
     bool failing;            /* it will have failed, once it has finished */
     bool cancel_asked;       /* by whomever: nothing is started below it any more */
-    bool cancel_expected;    /* asked for by its nursery, its user, or from above it */
-    const void *ordered_by;  /* the cancel_live() that has it on its list; NULL: none */
+    atomic_uint
+        cancels_over; /* of a worker's calls: these have ended, each with its cancel */
+    bool cancel_expected;   /* asked for by its nursery, its user, or from above it */
+    const void *ordered_by; /* the cancel_live() that has it on its list; NULL: none */
     int64_t started_at, deadline;
     subhost_outcome outcome;
     char *detail; /* outcome.detail, owned */
@@ -433,9 +435,11 @@ int subhost__task_enqueue(subhost_task *task, subhost_error **err);
 /* The call that was cancelled in a worker has ended: the next one may start tasks. */
 void subhost__task_forget_cancel(subhost_task *task);
 /* Cancels the calls that `task` has started and that still live, within what is left of its
- * grace period. They do the same with theirs. Any thread, GIL or not. */
-void subhost__task_cancel_children(subhost_task *task, enum subhost_reason reason,
-                                   const char *text);
+ * grace period. They do the same with theirs. `over`: its cancels_over when this was asked
+ * for; when it has changed the call has ended whose children they were, and what there is now
+ * is the next one's. Any thread, GIL or not. */
+void subhost__task_cancel_children(subhost_task *task, unsigned over,
+                                   enum subhost_reason reason, const char *text);
 /* Cancels what lives in a nursery, and what will be started in it. Any thread. */
 void subhost__task_cancel_nursery(subhost_host *host, struct nursery *nursery,
                                   const char *text);
@@ -541,6 +545,8 @@ int subhost__cancel_status(enum subhost_reason reason);
 /* Asks for the end of `task`, if that is what the interpreter runs now. Any thread. */
 void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
                              enum subhost_reason reason, const char *text);
+/* One that ends all that the interpreter does: not that of a single call of a pool's. */
+bool subhost__cancel_is_under_way(subhost_interp *interp);
 void subhost__cancel_reset(subhost_interp *interp);
 /* Before that, for a pool's call: its threads that were not reached yet would run on. Driver, GIL
  * held. */

@@ -90,6 +90,10 @@ struct worker {
     bool untold; /* something has ended, and who takes was not rung for it */
     int64_t told_at;
     int64_t cost; /* of a call, ns, lately */
+
+    /* A cancel of the worker itself (enum subhost_reason, + 1) that was asked for while that of
+     * a call was under way, and follows it; 0: none. Set under interp->lock. */
+    atomic_int cancel_next;
 };
 
 struct subhost_pool {

@@ -301,7 +301,7 @@ static void route_to(subhost_interp *interp, bool cancels, subhost_signal_event 
     pthread_mutex_unlock(&interp->lock);
     if (!task && !waiting)
         return;
-    if (task && atomic_load(&interp->cancel.requested))
+    if (task && subhost__cancel_is_under_way(interp))
         event->waiting++;
     else
         event->cancelled++;

@@ -479,7 +479,8 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
          * wait for it, is not asked: they end now. */
         if (first_failure)
             subhost__task_cancel_nursery(host, task->nursery, "a sibling failed");
-        subhost__task_cancel_children(task, SUBHOST_BY_REQUEST, "its parent has ended");
+        subhost__task_cancel_children(task, 0, SUBHOST_BY_REQUEST,
+                                      "its parent has ended");
         subhost__loop_wake(host);
     } else {
         free(copy);
@@ -656,6 +657,7 @@ void subhost__task_forget_cancel(subhost_task *task)
 {
     pthread_mutex_lock(&task->interp->host->lock);
     task->cancel_asked = false;
+    atomic_fetch_add(&task->cancels_over, 1);
     pthread_mutex_unlock(&task->interp->host->lock);
 }
 
@@ -694,22 +696,26 @@ static subhost_task *next_ordered(subhost_host *host, const void *by)
 
 /* Cancels the live calls of a parent, or of a nursery. In two steps and without memory of
  * its own: cancelling takes locks that come after host->lock, and must not fail. */
-static void cancel_live(subhost_host *host, const subhost_task *parent,
-                        const struct nursery *nursery, int64_t grace,
-                        enum subhost_reason reason, const char *text)
+
+/* The first one: they are on the list. Under host->lock. */
+static void order_live(subhost_host *host, const subhost_task *parent,
+                       const struct nursery *nursery, const void *list)
 {
-    char list; /* its address is that of this call alone */
-    pthread_mutex_lock(&host->lock);
     for (subhost_task *task = host->live; task; task = task->live_next) {
         if (task->cancel_asked || (nursery && task->failing) ||
             (parent && task->parent != parent) || (nursery && task->nursery != nursery))
             continue;
         task->cancel_asked = task->cancel_expected = true;
-        task->ordered_by = &list;
+        task->ordered_by = list;
     }
-    pthread_mutex_unlock(&host->lock);
+}
+
+/* The second one. */
+static void cancel_ordered(subhost_host *host, const void *list, int64_t grace,
+                           enum subhost_reason reason, const char *text)
+{
     subhost_task *task;
-    while ((task = next_ordered(host, &list))) {
+    while ((task = next_ordered(host, list))) {
         pthread_mutex_lock(&task->interp->lock);
         if (grace < task->grace)
             task->grace = grace;
@@ -719,21 +725,29 @@ static void cancel_live(subhost_host *host, const subhost_task *parent,
     }
 }
 
-void subhost__task_cancel_children(subhost_task *task, enum subhost_reason reason,
-                                   const char *text)
+void subhost__task_cancel_children(subhost_task *task, unsigned over,
+                                   enum subhost_reason reason, const char *text)
 {
     subhost_host *host = task->interp->host;
+    char list; /* its address is that of this call alone */
     pthread_mutex_lock(&host->lock);
-    task->cancel_asked = true;
+    bool is_current = task->ended || atomic_load(&task->cancels_over) == over;
+    if (is_current) {
+        task->cancel_asked = true;
+        order_live(host, task, NULL, &list);
+    }
     pthread_mutex_unlock(&host->lock);
-    cancel_live(host, task, NULL, grace_below(task->grace), reason, text);
+    if (is_current)
+        cancel_ordered(host, &list, grace_below(task->grace), reason, text);
 }
 
 void subhost__task_cancel_nursery(subhost_host *host, struct nursery *nursery,
                                   const char *text)
 {
+    char list;
     pthread_mutex_lock(&host->lock);
     nursery->cancelled = true;
+    order_live(host, NULL, nursery, &list);
     pthread_mutex_unlock(&host->lock);
-    cancel_live(host, NULL, nursery, SUBHOST_FOREVER, SUBHOST_BY_REQUEST, text);
+    cancel_ordered(host, &list, SUBHOST_FOREVER, SUBHOST_BY_REQUEST, text);
 }

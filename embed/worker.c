@@ -157,8 +157,12 @@ static bool end_cancel(subhost_interp *interp, subhost_task *task)
         subhost__cancel_note_latency(interp->host, latency);
     if (ours)
         subhost__cancel_last_rounds(interp);
-    subhost__cancel_reset(interp);
     subhost__task_forget_cancel(task);
+    subhost__cancel_reset(interp);
+    /* From here on a request is one of its own again. */
+    int next = atomic_exchange(&task->worker->cancel_next, 0);
+    if (next)
+        subhost__cancel_request(interp, task, (enum subhost_reason)(next - 1), NULL);
     return ours;
 }
 
