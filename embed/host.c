@@ -12,6 +12,7 @@
 #include "policing.h"
 #include "native.h"
 #include "options.h"
+#include "pool.h"
 #include "process.h"
 #include "python_events.h"
 
@@ -393,6 +394,7 @@ static void note_close(subhost_host *host)
 static int end_interps(subhost_host *host, int64_t grace, unsigned *left,
                        subhost_error **err)
 {
+    subhost__pools_stop(host);
     end_all(host, grace);
     int64_t deadline = subhost__deadline(grace);
     if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))
@@ -415,6 +417,7 @@ static int end_interps(subhost_host *host, int64_t grace, unsigned *left,
     for (subhost_interp *interp = host->interps; interp; interp = interp->next)
         subhost__capture_finish(interp->capture);
     subhost__task_run_callbacks(host);
+    subhost__pools_close(host);
     subhost__signals_close(host);
     note_close(host);
     subhost__trail_finish(host->trail);

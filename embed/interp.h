@@ -296,6 +296,7 @@ struct subhost_host {
     subhost_stats stats;
 
     subhost_pool *pools; /* the main thread's */
+    unsigned pools_round;
 
     /* Forks (forkserver.c, children.c, child.c). */
     struct forkserver *forkserver; /* NULL: not started, or this is a forked child */

@@ -55,7 +55,7 @@ void subhost__pool_unref(subhost_pool *pool)
     for (unsigned i = 0; i < n; i++)
         free(pool->functions[i].module);
     sem_destroy(&pool->taker.sem);
-    sem_destroy(&pool->room.sem);
+    pthread_cond_destroy(&pool->room);
     pthread_mutex_destroy(&pool->lock);
     free(pool->failure);
     free(pool->name);
@@ -97,8 +97,10 @@ static int take_options(subhost_pool_options *to, const subhost_pool_options *fr
 static subhost_pool *make_pool(subhost_host *host, const subhost_pool_options *options)
 {
     subhost_pool *pool = calloc(1, sizeof *pool);
-    if (!pool)
+    if (!pool || subhost__cond_init(&pool->room) != 0) {
+        free(pool);
         return NULL;
+    }
     pool->host = host;
     pool->options = *options;
     pool->queue_tail = &pool->queue;
@@ -106,7 +108,7 @@ static subhost_pool *make_pool(subhost_host *host, const subhost_pool_options *o
     atomic_init(&pool->refs, 1);
     pthread_mutex_init(&pool->lock, NULL); /* a plain one: cannot fail */
     subhost__bell_init(&pool->taker);
-    subhost__bell_init(&pool->room);
+    atomic_init(&pool->loop_rests, options->on_done != NULL);
     pool->name = strdup(options->name ? options->name : "pool");
     pool->path0 = options->path0 ? strdup(options->path0) : NULL;
     if (!pool->name || (options->path0 && !pool->path0)) {
@@ -287,22 +289,28 @@ static bool ring_workers(subhost_pool *pool, size_t n)
     return n > 0;
 }
 
-static void enqueue(subhost_pool *pool, subhost_call *const *calls, size_t n)
+/* False: the pool has been closed meanwhile. */
+static bool enqueue(subhost_pool *pool, subhost_call *const *calls, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         calls[i]->next = i + 1 < n ? calls[i + 1] : NULL;
         subhost__call_conclude(calls[i], SUBHOST_CANCELLED, 0, -1, NULL, NULL);
     }
     pthread_mutex_lock(&pool->lock);
-    *pool->queue_tail = calls[0];
-    pool->queue_tail = &calls[n - 1]->next;
-    pool->queued += (unsigned)n;
-    bool too_few = ring_workers(pool, n);
+    bool open = !atomic_load(&pool->closing);
+    if (open) {
+        *pool->queue_tail = calls[0];
+        pool->queue_tail = &calls[n - 1]->next;
+        pool->queued += (unsigned)n;
+        bool too_few = ring_workers(pool, n);
+        /* The main loop makes more workers, and feeds those in processes. Under the lock: the
+         * host may be about to close. */
+        if (pool->options.isolation == SUBHOST_ISOLATION_PROCESS ||
+            (too_few && atomic_load(&pool->live) < (unsigned)pool->options.workers))
+            subhost__loop_wake(pool->host);
+    }
     pthread_mutex_unlock(&pool->lock);
-    /* The main loop makes more workers, and feeds those in processes. */
-    if (pool->options.isolation == SUBHOST_ISOLATION_PROCESS ||
-        (too_few && atomic_load(&pool->live) < (unsigned)pool->options.workers))
-        subhost__loop_wake(pool->host);
+    return open;
 }
 
 /* Room for up to `n` calls is reserved; returns for how many. */
@@ -317,6 +325,84 @@ static size_t reserve(subhost_pool *pool, size_t n)
     return granted;
 }
 
+static void give_room(subhost_pool *pool, unsigned n)
+{
+    atomic_fetch_sub(&pool->outstanding, n);
+    if (atomic_load(&pool->wanting_room) == 0)
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_broadcast(&pool->room);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* For one call at least, or until the pool is closed. False: time was up. */
+static bool wait_for_room(subhost_pool *pool, int64_t deadline)
+{
+    bool in_time = true;
+    pthread_mutex_lock(&pool->lock);
+    atomic_fetch_add(&pool->wanting_room, 1);
+    while (in_time && atomic_load(&pool->outstanding) >= pool->options.calls &&
+           !atomic_load(&pool->closing))
+        in_time = subhost__cond_wait(&pool->room, &pool->lock, deadline);
+    atomic_fetch_sub(&pool->wanting_room, 1);
+    pthread_mutex_unlock(&pool->lock);
+    return in_time;
+}
+
+static void unclaim(subhost_call *const *calls, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        atomic_store(&calls[i]->in_pool, false);
+}
+
+static int claim_one(const subhost_pool *pool, subhost_call *call, subhost_error **err)
+{
+    const subhost_function *function = call->function;
+    if (function->pool != pool)
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "its function %s:%s is another pool's; "
+                             "subhost_pool_function() gives one of this pool",
+                             function->module, function->name);
+    if (atomic_exchange(&call->in_pool, true))
+        return subhost__fail(err, SUBHOST_ESTATE,
+                             "it is in the pool already, until subhost_pool_take() gives "
+                             "it back");
+    int code = call->imports ? 0 : subhost_value_check(&call->argument, err);
+    if (!code)
+        return 0;
+    unclaim(&call, 1);
+    return subhost__context(err, code, "the argument");
+}
+
+/* Looks at each of them, and marks it as the pool's. */
+static int claim(const subhost_pool *pool, subhost_call *const *calls, size_t n,
+                 subhost_error **err)
+{
+    for (size_t i = 0; i < n; i++) {
+        int code = claim_one(pool, calls[i], err);
+        if (code) {
+            unclaim(calls, i);
+            return subhost__context(err, code, "call %zu of %zu", i + 1, n);
+        }
+    }
+    return 0;
+}
+
+/* How many of them got into the pool, or a negative code. */
+static int submit(subhost_pool *pool, subhost_call *const *calls, size_t n,
+                  int64_t deadline, subhost_error **err)
+{
+    for (;;) {
+        if (atomic_load(&pool->closing))
+            return subhost__fail(err, SUBHOST_ESTATE, "the pool is closed");
+        size_t granted = reserve(pool, n);
+        if (granted > 0 && !enqueue(pool, calls, granted))
+            give_room(pool, (unsigned)granted);
+        else if (granted > 0 || n == 0 || !wait_for_room(pool, deadline))
+            return (int)granted;
+    }
+}
+
 int subhost_pool_submit(subhost_pool *pool, subhost_call *const *calls, size_t n,
                         int64_t timeout, subhost_error **err)
 {
@@ -325,29 +411,16 @@ int subhost_pool_submit(subhost_pool *pool, subhost_call *const *calls, size_t n
                              pool ? "calls" : "pool");
     if (n > INT32_MAX)
         n = INT32_MAX;
-    for (size_t i = 0; i < n; i++) {
-        int code = calls[i]->imports ? 0 : subhost_value_check(&calls[i]->argument, err);
-        if (code)
-            return subhost__context(err, code, "the argument of call %zu of %zu", i + 1,
-                                    n);
-    }
-    int64_t deadline = subhost__deadline(timeout);
-    for (;;) {
-        if (atomic_load(&pool->closing))
-            return subhost__fail(err, SUBHOST_ESTATE, "the pool is closed");
-        size_t granted = reserve(pool, n);
-        if (granted > 0 || n == 0) {
-            if (granted > 0)
-                enqueue(pool, calls, granted);
-            return (int)granted;
-        }
-        atomic_store(&pool->room.sleeping, true);
-        if (atomic_load(&pool->outstanding) < pool->options.calls ||
-            atomic_load(&pool->closing))
-            continue;
-        if (!sleep_until(&pool->room, deadline))
-            return 0;
-    }
+    int code = claim(pool, calls, n, err);
+    if (code)
+        return code;
+    /* It may be closed while this waits. */
+    atomic_fetch_add(&pool->refs, 1);
+    int result = submit(pool, calls, n, subhost__deadline(timeout), err);
+    size_t in = result > 0 ? (size_t)result : 0;
+    unclaim(calls + in, n - in);
+    subhost__pool_unref(pool);
+    return result;
 }
 
 /* ---- between ---------------------------------------------------------------------- */
@@ -402,6 +475,11 @@ void subhost__pool_tell(subhost_pool *pool)
         subhost__loop_wake(pool->host);
 }
 
+bool subhost__pool_rests(const subhost_pool *pool)
+{
+    return atomic_load(&pool->taker_rests) || atomic_load(&pool->loop_rests);
+}
+
 void subhost__pool_publish(subhost_pool *pool, subhost_call *call)
 {
     subhost__pool_put_ended(pool, call);
@@ -436,24 +514,36 @@ static size_t take_ready(subhost_pool *pool, subhost_call **calls, size_t n)
         calls[taken] = pool->ready;
         pool->ready = pool->ready->next;
         calls[taken]->next = NULL;
+        atomic_store(&calls[taken]->in_pool, false);
     }
-    if (taken > 0) {
-        atomic_fetch_sub(&pool->outstanding, (unsigned)taken);
-        subhost__bell_ring(&pool->room);
-    }
+    if (taken > 0)
+        give_room(pool, (unsigned)taken);
     return taken;
 }
 
-int subhost_pool_take(subhost_pool *pool, subhost_call **calls, size_t n, int64_t timeout,
-                      subhost_error **err)
+/* Sleeps until it is rung for, or has to look for itself. False: time was up. */
+static bool wait_for_ended(subhost_pool *pool, int64_t deadline)
 {
-    if (!pool || (!calls && n))
-        return subhost__fail(err, SUBHOST_EINVAL, "subhost_pool_take: %s is NULL",
-                             pool ? "calls" : "pool");
-    if (n > INT32_MAX)
-        n = INT32_MAX;
+    int64_t until = subhost__now() + LOOK_INTERVAL;
+    /* First this, then the look at what is outstanding: a call that comes later is told of. */
+    atomic_store(&pool->taker_rests, true);
+    bool rests = atomic_load(&pool->outstanding) == 0;
+    atomic_store(&pool->taker_rests, rests);
+    if (rests || until > deadline)
+        until = deadline;
+    bool rung = sleep_until(&pool->taker, until);
+    atomic_store(&pool->taker_rests, false);
+    return rung || until != deadline;
+}
+
+static int take(subhost_pool *pool, subhost_call **calls, size_t n, int64_t timeout,
+                subhost_error **err)
+{
     int64_t deadline = subhost__deadline(timeout);
     for (;;) {
+        /* Who waits need not know what becomes of the handle. */
+        if (atomic_load(timeout > 0 ? &pool->ending : &pool->closed))
+            return subhost__fail(err, SUBHOST_ESTATE, "the pool is closed");
         collect(pool);
         size_t taken = take_ready(pool, calls, n);
         if (taken > 0 || n == 0 || timeout <= 0)
@@ -463,14 +553,23 @@ int subhost_pool_take(subhost_pool *pool, subhost_call **calls, size_t n, int64_
             atomic_store(&pool->taker.sleeping, false);
             return 0;
         }
-        if (atomic_load(&pool->ended))
-            continue;
-        int64_t now = subhost__now(), until = now + LOOK_INTERVAL;
-        if (atomic_load(&pool->outstanding) == 0 || until > deadline)
-            until = deadline;
-        if (!sleep_until(&pool->taker, until) && until == deadline)
+        if (!atomic_load(&pool->ended) && !atomic_load(&pool->ending) &&
+            !wait_for_ended(pool, deadline))
             return 0;
     }
+}
+
+int subhost_pool_take(subhost_pool *pool, subhost_call **calls, size_t n, int64_t timeout,
+                      subhost_error **err)
+{
+    if (!pool || (!calls && n))
+        return subhost__fail(err, SUBHOST_EINVAL, "subhost_pool_take: %s is NULL",
+                             pool ? "calls" : "pool");
+    /* It may be closed while this waits. */
+    atomic_fetch_add(&pool->refs, 1);
+    int taken = take(pool, calls, n < INT32_MAX ? n : INT32_MAX, timeout, err);
+    subhost__pool_unref(pool);
+    return taken;
 }
 
 void subhost_pool_wake(subhost_pool *pool)
@@ -496,6 +595,18 @@ void subhost_pool_get_stats(subhost_pool *pool, subhost_pool_stats *stats)
 
 /* ---- the main loop's part, and the end ------------------------------------------- */
 
+/* One whose on_done is due, and was not called in this round; NULL: none. */
+static subhost_pool *next_to_tell(subhost_host *host, unsigned round)
+{
+    for (subhost_pool *pool = host->pools; pool; pool = pool->next) {
+        if ((int)(pool->told_in - round) < 0 && atomic_exchange(&pool->notify, false)) {
+            pool->told_in = round;
+            return pool;
+        }
+    }
+    return NULL;
+}
+
 int64_t subhost__pools_tick(subhost_host *host, int64_t now)
 {
     int64_t next = SUBHOST_FOREVER;
@@ -503,10 +614,21 @@ int64_t subhost__pools_tick(subhost_host *host, int64_t now)
         int64_t at = subhost__pool_tick_workers(pool, now);
         if (at < next)
             next = at;
-        if (atomic_exchange(&pool->notify, false))
-            pool->options.on_done(pool, pool->options.on_done_data);
     }
+    /* Each may close any pool, and dispatch: nothing of the list is kept. */
+    unsigned round = ++host->pools_round;
+    subhost_pool *pool;
+    while ((pool = next_to_tell(host, round)))
+        pool->options.on_done(pool, pool->options.on_done_data);
     return next;
+}
+
+void subhost__pool_stop(subhost_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->closing, true);
+    pthread_cond_broadcast(&pool->room);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 /* Until their tasks have ended, or were abandoned. */
@@ -541,34 +663,74 @@ static void cancel_queue(subhost_pool *pool)
     }
 }
 
-int subhost_pool_close(subhost_pool *pool, int64_t grace, subhost_error **err)
+/* Nothing is begun any more, and nobody waits. */
+static void stop(subhost_pool *pool)
 {
-    if (!pool)
-        return 0;
-    subhost_host *host = pool->host;
-    if (!pthread_equal(pthread_self(), host->main_thread))
-        return subhost__fail(err, SUBHOST_ETHREAD,
-                             "subhost_pool_close: only the thread that opened the host "
-                             "may");
-    atomic_store(&pool->closing, true);
-    subhost__bell_ring(&pool->room);
+    subhost__pool_stop(pool);
+    atomic_store(&pool->ending, true);
+    subhost__bell_ring(&pool->taker);
     cancel_queue(pool);
-    pool->options.grace = grace > 0 ? grace : 1;
-    (void)subhost__pool_tick_workers(pool, subhost__now()); /* it retires them */
-    int code = wait_for_workers(
-        pool, subhost__deadline(pool->options.grace) + SUBHOST_MSEC(100), err);
-    for (subhost_pool **at = &host->pools; *at; at = &(*at)->next) {
+}
+
+static struct worker *next_worker(subhost_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    struct worker *worker = pool->workers;
+    if (worker)
+        pool->workers = worker->next;
+    pthread_mutex_unlock(&pool->lock);
+    return worker;
+}
+
+/* What is left of it then is its handle's, and that of who waits in it. */
+static void close_pool(subhost_pool *pool)
+{
+    for (subhost_pool **at = &pool->host->pools; *at; at = &(*at)->next) {
         if (*at == pool) {
             *at = pool->next;
             break;
         }
     }
-    while (pool->workers) {
-        struct worker *worker = pool->workers;
-        pool->workers = worker->next;
+    struct worker *worker;
+    while ((worker = next_worker(pool)))
         subhost__worker_part(worker);
-    }
     cancel_queue(pool); /* what they had in their batches */
+    atomic_store(&pool->closed, true);
+}
+
+int subhost_pool_close(subhost_pool *pool, int64_t grace, subhost_error **err)
+{
+    if (!pool)
+        return 0;
+    int code = 0;
+    if (!atomic_load(&pool->closed)) { /* else its host was closed before */
+        if (!pthread_equal(pthread_self(), pool->host->main_thread))
+            return subhost__fail(err, SUBHOST_ETHREAD,
+                                 "subhost_pool_close: only the thread that opened the "
+                                 "host may");
+        if (pool->in_close)
+            return subhost__fail(err, SUBHOST_ESTATE,
+                                 "subhost_pool_close: it is being closed");
+        pool->in_close = true;
+        pool->options.grace = grace > 0 ? grace : 1;
+        stop(pool);
+        (void)subhost__pool_tick_workers(pool, subhost__now()); /* it retires them */
+        code = wait_for_workers(
+            pool, subhost__deadline(pool->options.grace) + SUBHOST_MSEC(100), err);
+        close_pool(pool);
+    }
     subhost__pool_unref(pool);
     return code;
+}
+
+void subhost__pools_stop(subhost_host *host)
+{
+    for (subhost_pool *pool = host->pools; pool; pool = pool->next)
+        stop(pool);
+}
+
+void subhost__pools_close(subhost_host *host)
+{
+    while (host->pools)
+        close_pool(host->pools);
 }

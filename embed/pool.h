@@ -32,6 +32,7 @@ struct subhost_call {
     subhost_function *function;
     void *data;
     bool imports; /* its function, and no more */
+    atomic_bool in_pool;
     struct subhost_value argument, result;
     subhost_outcome outcome;
     char *detail, *traceback; /* owned, NULL: "" */
@@ -113,13 +114,22 @@ struct subhost_pool {
     unsigned next_worker;
     char *failure; /* why no interpreter can be had; owned */
 
-    atomic_uint outstanding; /* calls from submit to take */
-    atomic_bool closing;
+    atomic_uint outstanding;          /* calls from submit to take */
+    atomic_bool closing;              /* takes no more calls; set under lock */
+    atomic_bool ending;               /* it is being closed: nobody waits in it */
+    atomic_bool closed;               /* and that is done: it uses its host no more */
+    bool in_close;                    /* the main thread's */
     atomic_bool wake;                 /* asked for by subhost_pool_wake() */
     _Atomic(subhost_call *) ended;    /* a stack: the last one first */
     subhost_call *ready, *ready_last; /* of who takes, the first one first */
-    struct bell taker, room;
+    struct bell taker;
+    pthread_cond_t room; /* with lock */
+    atomic_uint wanting_room;
     atomic_bool notify; /* on_done is due */
+    unsigned told_in;   /* the round of subhost__pools_tick() in which it was called */
+    /* Who takes, or the main loop for on_done, does not look for what has ended: nothing was
+     * outstanding. It has to be told of the first. */
+    atomic_bool taker_rests, loop_rests;
 
     atomic_ullong stat_calls, stat_timeouts;
     atomic_uint live;            /* workers, in whatever state */
@@ -134,6 +144,8 @@ struct subhost_pool {
 void subhost__bell_init(struct bell *bell);
 void subhost__bell_ring(struct bell *bell);
 void subhost__pool_unref(subhost_pool *pool);
+/* It takes no more calls. Any thread. */
+void subhost__pool_stop(subhost_pool *pool);
 /* Up to `n` of the queue, as a list; any thread. */
 unsigned subhost__pool_dequeue(subhost_pool *pool, subhost_call **calls, unsigned n,
                                unsigned *left);
@@ -144,11 +156,17 @@ void subhost__pool_requeue(subhost_pool *pool, subhost_call *const *calls, unsig
 void subhost__pool_put_ended(subhost_pool *pool, subhost_call *call);
 void subhost__pool_tell(subhost_pool *pool);
 void subhost__pool_publish(subhost_pool *pool, subhost_call *call);
+/* Whether nobody looks by himself. */
+bool subhost__pool_rests(const subhost_pool *pool);
 /* Sets how a call ended. Strings are taken over; NULL: "". */
 void subhost__call_conclude(subhost_call *call, enum subhost_outcome_kind kind,
                             int status, int reason, char *detail, char *traceback);
 /* The main loop's part; returns when it wants to be called again. */
 int64_t subhost__pools_tick(subhost_host *host, int64_t now);
+/* The host is being closed: its pools take no more calls; later, when their interpreters have
+ * ended, they are closed. The handles stay. */
+void subhost__pools_stop(subhost_host *host);
+void subhost__pools_close(subhost_host *host);
 
 /* pool_workers.c: the main thread's: making, replacing, ending them. */
 int64_t subhost__pool_tick_workers(subhost_pool *pool, int64_t now);

@@ -112,7 +112,7 @@ static void on_end(subhost_task *task, void *data)
         pool->failed_in_a_row++;
     if (outcome.cancel_reason == SUBHOST_BY_SIGINT ||
         outcome.cancel_reason == SUBHOST_BY_SIGTERM) {
-        atomic_store(&pool->closing, true);
+        subhost__pool_stop(pool);
         pool->closed_by = outcome.cancel_reason;
     }
     pthread_mutex_lock(&pool->lock);

@@ -134,11 +134,10 @@ static void on_end(subhost_task *task, void *data)
     } else if (!retired && outcome.cancel_reason >= 0 &&
                outcome.cancel_reason != SUBHOST_BY_DEADLINE) {
         /* Somebody has ended everything (a signal, say): the pool, too. */
-        atomic_store(&pool->closing, true);
+        subhost__pool_stop(pool);
         pool->closed_by = outcome.cancel_reason;
     }
     set_state(worker, WORKER_ENDED);
-    subhost__bell_ring(&pool->room);
     if (worker->orphan)
         subhost__worker_free(worker);
 }
@@ -389,7 +388,9 @@ int64_t subhost__pool_tick_workers(subhost_pool *pool, int64_t now)
         next = now + GROWTH_INTERVAL;
     if (pool->options.recycle_calls && now + 2 * NOTICE_INTERVAL < next)
         next = now + 2 * NOTICE_INTERVAL;
+    atomic_store(&pool->loop_rests, pool->options.on_done != NULL);
     if (pool->options.on_done && atomic_load(&pool->outstanding) > 0) {
+        atomic_store(&pool->loop_rests, false);
         if (atomic_load(&pool->ended))
             atomic_store(&pool->notify, true);
         if (now + NOTICE_INTERVAL < next)

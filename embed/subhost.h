@@ -771,14 +771,15 @@ SUBHOST_API void subhost_call_outcome(const subhost_call *call, subhost_outcome 
 SUBHOST_API const char *subhost_call_traceback(const subhost_call *call);
 
 /* Puts calls into the pool, which has them until they are taken out again. Returns how many,
- * from the first on; 0 when it has been full for `timeout`. Any thread, GIL or not; blocks
- * up to `timeout`. */
+ * from the first on; 0 when it has been full for `timeout`. SUBHOST_EINVAL: one is of another
+ * pool's function; SUBHOST_ESTATE: one is in the pool already, or the pool is closed, perhaps
+ * while this waited. Any thread, GIL or not; blocks up to `timeout`. */
 SUBHOST_API int subhost_pool_submit(subhost_pool *pool, subhost_call *const *calls,
                                     size_t n, int64_t timeout, subhost_error **err);
 
 /* Takes out up to `n` calls that have ended, in no order; 0: `timeout` has passed, or
- * subhost_pool_wake() was called. One thread at a time, GIL or not; blocks up to
- * `timeout`. */
+ * subhost_pool_wake() was called. SUBHOST_ESTATE: the pool is closed, perhaps while this
+ * waited. One thread at a time, GIL or not; blocks up to `timeout`. */
 SUBHOST_API int subhost_pool_take(subhost_pool *pool, subhost_call **calls, size_t n,
                                   int64_t timeout, subhost_error **err);
 /* Has a subhost_pool_take() that waits, or else the next one, return. Any thread, GIL or
@@ -800,8 +801,10 @@ typedef struct subhost_pool_stats {
  * block. */
 SUBHOST_API void subhost_pool_get_stats(subhost_pool *pool, subhost_pool_stats *stats);
 
-/* Cancels what runs, ends the interpreters. All calls are the caller's again; what has not
- * run is SUBHOST_CANCELLED. Main thread, no GIL, blocks up to `grace` plus 100 ms. */
+/* Cancels what runs, ends the interpreters, frees the pool. All calls are the caller's again;
+ * what has not run is SUBHOST_CANCELLED. Threads that wait in it return; none may begin to use
+ * it. Dispatches while it waits; also out of on_done. subhost_close() closes its pools, too, and
+ * this, before or after it, frees them. Main thread, no GIL, blocks up to `grace` plus 100 ms. */
 SUBHOST_API int subhost_pool_close(subhost_pool *pool, int64_t grace,
                                    subhost_error **err);
 

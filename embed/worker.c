@@ -96,7 +96,7 @@ static void put_ended(struct worker *worker, subhost_call *call, int64_t now)
 {
     subhost__pool_put_ended(worker->pool, call);
     worker->untold = true;
-    if (now - worker->told_at >= TELL_INTERVAL)
+    if (now - worker->told_at >= TELL_INTERVAL || subhost__pool_rests(worker->pool))
         tell(worker, now);
 }
 

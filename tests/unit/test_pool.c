@@ -340,6 +340,234 @@ static void test_close(void **state)
     unit_close(p.host);
 }
 
+/* ---- who waits ---------------------------------------------------------------------- */
+
+struct waiting {
+    struct unit_pool *p;
+    subhost_call *call;
+    atomic_int result; /* of what it waits for; 100: it still does */
+};
+
+static struct waiting waits(struct unit_pool *p)
+{
+    struct waiting waiting = {.p = p, .call = unit_call_new(p, "poolmod:same")};
+    subhost_value_add_int(subhost_call_argument(waiting.call), 1);
+    atomic_init(&waiting.result, 100);
+    return waiting;
+}
+
+static void *submit_one(void *arg)
+{
+    struct waiting *w = arg;
+    w->result = subhost_pool_submit(w->p->pool, &w->call, 1, SUBHOST_FOREVER, NULL);
+    return NULL;
+}
+
+static void *take_one(void *arg)
+{
+    struct waiting *w = arg;
+    subhost_call *call;
+    w->result = subhost_pool_take(w->p->pool, &call, 1, SUBHOST_FOREVER, NULL);
+    return NULL;
+}
+
+/* Two threads wait for room, of which each call that is taken makes some for one of them. */
+static void test_room(void **state)
+{
+    (void)state;
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.workers = options.calls = 1;
+    struct unit_pool p = open_pool(&options);
+    struct waiting first = waits(&p), w[2] = {waits(&p), waits(&p)};
+    pthread_t threads[2];
+    submit_one(&first);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, submit_one, &w[i]), 0);
+    int64_t deadline = subhost__now() + unit_patience(10);
+    for (int taken = 0; taken < 3;) {
+        subhost_call *call;
+        usleep(50000); /* whoever is to wait does */
+        subhost_dispatch(p.host, 0, NULL);
+        taken += subhost_pool_take(p.pool, &call, 1, 0, NULL);
+        if (subhost__now() > deadline)
+            fail_msg("%d of 3 calls were submitted and made", taken);
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(w[i].result, 1);
+        subhost_call_free(w[i].call);
+    }
+    subhost_call_free(first.call);
+    unit_pool_close(&p);
+}
+
+struct order {
+    struct unit_pool *p;
+    subhost_call *before, *brief, *slow;
+    atomic_int n_before, n_slow,
+        late; /* taken; of the brief ones, with the one behind it */
+    atomic_bool over;
+};
+
+static void *take_in_order(void *arg)
+{
+    struct order *o = arg;
+    while (!o->over) {
+        subhost_call *calls[3];
+        int n = subhost_pool_take(o->p->pool, calls, 3, SUBHOST_FOREVER, NULL);
+        bool brief = false;
+        for (int i = 0; i < n; i++) {
+            brief = brief || calls[i] == o->brief;
+            o->late += calls[i] == o->slow && brief;
+            o->n_before += calls[i] == o->before;
+            o->n_slow += calls[i] == o->slow;
+        }
+    }
+    return NULL;
+}
+
+static void *submit_in_order(void *arg)
+{
+    struct order *o = arg;
+    for (int round = 0; round < 4; round++) {
+        subhost_pool_submit(o->p->pool, &o->before, 1, 0, NULL);
+        while (o->n_before == round)
+            ;
+        int64_t now = subhost__now();
+        while (subhost__now() < now + 15000)
+            ; /* who takes has gone to sleep */
+        subhost_pool_submit(o->p->pool, (subhost_call *[]){o->brief, o->slow}, 2, 0,
+                            NULL);
+        while (o->n_slow == round)
+            usleep(1000);
+    }
+    o->over = true;
+    subhost_pool_wake(o->p->pool);
+    return NULL;
+}
+
+/* A call that has ended is told before the next one of its worker has, however soon it came
+ * after the last one. */
+static void test_told(void **state)
+{
+    (void)state;
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.workers = 1;
+    struct unit_pool p = open_pool(&options);
+    struct order o = {.p = &p};
+    subhost_call **calls[] = {&o.before, &o.brief, &o.slow};
+    for (int i = 0; i < 3; i++) {
+        *calls[i] = unit_call_new(&p, "time:sleep");
+        subhost_value_add_float(subhost_call_argument(*calls[i]), i == 2 ? 0.2 : 0);
+    }
+    pthread_t threads[2];
+    assert_int_equal(pthread_create(&threads[0], NULL, take_in_order, &o), 0);
+    assert_int_equal(pthread_create(&threads[1], NULL, submit_in_order, &o), 0);
+    int64_t deadline = subhost__now() + unit_patience(20);
+    while (!o.over && subhost__now() < deadline)
+        subhost_dispatch(p.host, SUBHOST_MSEC(10), NULL);
+    assert_true(o.over);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(o.late, 0);
+    for (int i = 0; i < 3; i++)
+        subhost_call_free(*calls[i]);
+    unit_pool_close(&p);
+}
+
+/* ---- the end ------------------------------------------------------------------------- */
+
+/* Threads that wait in a pool hear of its end: the one for room, the other for a call. */
+static void check_waiting(bool by_host)
+{
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.workers = options.calls = 1;
+    struct unit_pool p = open_pool(&options);
+    subhost_call *call = unit_call_new(&p, "time:sleep"), *none;
+    subhost_value_add_int(subhost_call_argument(call), 100);
+    assert_int_equal(subhost_pool_submit(p.pool, &call, 1, 0, NULL), 1);
+    struct waiting w[2] = {waits(&p), waits(&p)};
+    pthread_t threads[2];
+    assert_int_equal(pthread_create(&threads[0], NULL, submit_one, &w[0]), 0);
+    assert_int_equal(pthread_create(&threads[1], NULL, take_one, &w[1]), 0);
+    for (int i = 0; i < 10; i++)
+        subhost_dispatch(p.host, SUBHOST_MSEC(10), NULL);
+    assert_int_equal(w[0].result, 100);
+    assert_int_equal(w[1].result, 100);
+    if (by_host) {
+        unit_close(p.host);
+        assert_int_equal(subhost_pool_submit(p.pool, &w[0].call, 1, 0, NULL),
+                         SUBHOST_ESTATE);
+        assert_int_equal(subhost_pool_take(p.pool, &none, 1, 0, NULL), SUBHOST_ESTATE);
+    }
+    assert_int_equal(subhost_pool_close(p.pool, unit_patience(2), NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(w[i].result, SUBHOST_ESTATE);
+        subhost_call_free(w[i].call);
+    }
+    subhost_outcome outcome = {.size = sizeof outcome};
+    subhost_call_outcome(call, &outcome);
+    assert_int_equal(outcome.kind, SUBHOST_CANCELLED);
+    subhost_call_free(call);
+    if (!by_host)
+        unit_close(p.host);
+}
+
+static void test_close_wakes(void **state)
+{
+    (void)state;
+    check_waiting(false);
+    check_waiting(true);
+}
+
+static void close_it(subhost_pool *pool, void *data)
+{
+    struct waiting *w = data;
+    if (w->result != 100)
+        return;
+    w->result = subhost_pool_take(pool, &w->call, 1, 0, NULL);
+    assert_int_equal(subhost_pool_close(pool, unit_patience(2), NULL), 0);
+}
+
+/* The second one is behind the first in the host's list, and goes with it. */
+static void close_both(subhost_pool *pool, void *data)
+{
+    struct waiting *w = data;
+    close_it(pool, data);
+    assert_int_equal(subhost_pool_close(w->p->pool, unit_patience(2), NULL), 0);
+}
+
+static void test_close_in_callback(void **state)
+{
+    (void)state;
+    struct unit_pool p = open_pool(NULL);
+    struct waiting w = {.p = &p};
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.workers = 1;
+    options.path0 = folder;
+    options.on_done_data = &w;
+    for (int i = 0; i < 2; i++) {
+        subhost_function *function = NULL;
+        subhost_call *call = NULL;
+        subhost_pool *pool = NULL;
+        options.on_done = i == 0 ? close_it : close_both;
+        w.result = 100;
+        assert_int_equal(subhost_pool_open(p.host, &options, &pool, NULL), 0);
+        assert_int_equal(subhost_pool_function(pool, "poolmod:same", &function, NULL), 0);
+        assert_int_equal(subhost_call_new(function, NULL, &call, NULL), 0);
+        subhost_value_add_int(subhost_call_argument(call), 1);
+        assert_int_equal(subhost_pool_submit(pool, &call, 1, 0, NULL), 1);
+        int64_t deadline = subhost__now() + unit_patience(20);
+        while (w.result == 100 && subhost__now() < deadline)
+            subhost_dispatch(p.host, SUBHOST_MSEC(10), NULL);
+        assert_int_equal(w.result, 1);
+        assert_ptr_equal(w.call, call);
+        subhost_call_free(call);
+    }
+    unit_close(p.host);
+}
+
 static void test_mistakes(void **state)
 {
     (void)state;
@@ -363,15 +591,38 @@ static void test_mistakes(void **state)
     assert_int_equal(subhost_pool_take(p.pool, &call, 1, SUBHOST_MSEC(1), NULL), 0);
     subhost_pool_wake(p.pool);
     assert_int_equal(subhost_pool_take(p.pool, &call, 1, SUBHOST_FOREVER, NULL), 0);
+
+    options.timeout = 0;
+    assert_int_equal(subhost_pool_open(p.host, &options, &other, NULL), 0);
+    subhost_call *twice[2];
+    twice[0] = twice[1] = unit_call_new(&p, "builtins:str");
+    subhost_value_add_int(subhost_call_argument(twice[0]), 1);
+    assert_int_equal(subhost_pool_submit(other, twice, 1, 0, NULL), SUBHOST_EINVAL);
+    assert_int_equal(subhost_pool_submit(p.pool, twice, 2, 0, NULL), SUBHOST_ESTATE);
+    assert_int_equal(unit_call(&p, twice[0]).kind, SUBHOST_RETURNED);
+    assert_int_equal(subhost_pool_submit(p.pool, twice, 1, 0, NULL), 1);
+    assert_int_equal(subhost_pool_submit(p.pool, twice, 1, 0, NULL), SUBHOST_ESTATE);
+    unit_call_wait(&p, twice[0]);
+    subhost_call_free(twice[0]);
+    assert_int_equal(subhost_pool_close(other, 0, NULL), 0);
     unit_pool_close(&p);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        UNIT_TEST(test_values),   UNIT_TEST(test_pickles),  UNIT_TEST(test_endings),
-        UNIT_TEST(test_timeouts), UNIT_TEST(test_killed),   UNIT_TEST(test_many),
-        UNIT_TEST(test_close),    UNIT_TEST(test_mistakes),
+        UNIT_TEST(test_values),
+        UNIT_TEST(test_pickles),
+        UNIT_TEST(test_endings),
+        UNIT_TEST(test_timeouts),
+        UNIT_TEST(test_killed),
+        UNIT_TEST(test_many),
+        UNIT_TEST(test_room),
+        UNIT_TEST(test_told),
+        UNIT_TEST(test_close),
+        UNIT_TEST(test_close_wakes),
+        UNIT_TEST(test_close_in_callback),
+        UNIT_TEST(test_mistakes),
     };
     return cmocka_run_group_tests(tests, make_module, remove_module);
 }
