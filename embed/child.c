@@ -32,12 +32,16 @@
 
 /* A supervisor that reads nothing must not cost memory without end. */
 #define TRAIL_WAITING_MAX ((size_t)1 << 20)
+/* What threads of a pool's process have to end by themselves when there are no more calls. */
+#define FINISH_TIMEOUT SUBHOST_MSEC(50)
 
 struct child_wires {
     struct wire supervisor, root;
     subhost_interp *interp; /* where tasks run */
     subhost_task *task;     /* the one that runs; a reference */
     bool last;              /* nothing comes after it */
+    bool unfinished;        /* calls have run, and not what follows a program's end */
+    int64_t grace;          /* of the last one */
     bool told_failing;
     atomic_bool signals_changed;
     bool orphan;
@@ -167,6 +171,37 @@ static void send_ended(struct child_wires *up, subhost_task *task)
     up->status = outcome.status;
 }
 
+static void on_finished(subhost_task *task, void *data)
+{
+    struct child_wires *up = data;
+    (void)task;
+    subhost_task_release(up->task);
+    up->task = NULL;
+    up->done = true; /* and if it was abandoned: our exit ends all threads */
+}
+
+/* Nothing comes any more: the process is done, or has threads to wait for and atexit to run. */
+static void finish(struct child_wires *up)
+{
+    subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
+    options.timeout = FINISH_TIMEOUT;
+    options.grace = up->grace;
+    options.on_end = on_finished;
+    options.on_end_data = up;
+    subhost_task *task = up->unfinished
+                             ? subhost__task_make_call(up->interp, "", 0, &options, NULL)
+                             : NULL;
+    up->unfinished = false;
+    if (task)
+        task->ends = true;
+    if (task && subhost__task_enqueue(task, NULL) == 0) {
+        up->task = task;
+    } else {
+        subhost_task_release(task);
+        up->done = true;
+    }
+}
+
 static void on_end(subhost_task *task, void *data)
 {
     struct child_wires *up = data;
@@ -174,7 +209,7 @@ static void on_end(subhost_task *task, void *data)
     subhost_task_release(up->task);
     up->task = NULL;
     if (up->last || up->orphan)
-        up->done = true;
+        finish(up);
 }
 
 static void on_run(struct child_wires *up, const struct frame *frame)
@@ -192,6 +227,8 @@ static void on_run(struct child_wires *up, const struct frame *frame)
     if (task && subhost__task_enqueue(task, NULL) == 0) {
         up->task = task;
         up->told_failing = false;
+        up->unfinished = task->calls_value;
+        up->grace = task->grace;
     } else {
         subhost_task_release(task);
         up->done = true; /* out of memory: our exit says it */
@@ -268,7 +305,7 @@ static void become_orphan(subhost_host *host, struct child_wires *up)
                TRAIL_TEXT(WHY, up->supervisor.ended ? "the supervisor is gone"
                                                     : "the root is gone"));
     if (!up->task) {
-        up->done = true; /* idle: it was released */
+        finish(up); /* idle: it was released */
         return;
     }
     switch (subhost__policing_orphan(up->task->policy)) {

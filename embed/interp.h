@@ -220,7 +220,8 @@ struct subhost_task {
     bool is_call;
     bool
         calls_value; /* its payload is a function and an encoded value (pool_process.c) */
-    bool anew;       /* it is to be begun again, or has been: imports.unsupported */
+    bool ends; /* runs nothing: what follows a program's end is due after several calls */
+    bool anew; /* it is to be begun again, or has been: imports.unsupported */
     unsigned char *payload, *result;
     size_t payload_size, result_size;
     /* What they refer to instead of having its bytes. `lent` is taken out, or added to, with

@@ -176,6 +176,9 @@ void subhost__worker_free(struct worker *worker);
 void subhost__worker_part(struct worker *worker);
 /* One more interpreter could not be had. */
 void subhost__pool_note_failure(subhost_pool *pool, const char *why);
+/* A process that gets no more calls: it does what follows a program's end, and ends. Main
+ * thread. */
+void subhost__worker_let_go(struct worker *worker);
 /* pool_process.c: the call that its process has is the caller's again. */
 void subhost__worker_disown(struct worker *worker);
 /* Has a new process import what will be called. False: it cannot. */

@@ -117,9 +117,12 @@ static void on_end(subhost_task *task, void *data)
     }
     pthread_mutex_lock(&pool->lock);
     pool->replaced += lost;
-    if (lost || worker->state == WORKER_RETIRED)
+    if (lost)
         worker->state = WORKER_ENDED;
+    bool retired = worker->state == WORKER_RETIRED;
     pthread_mutex_unlock(&pool->lock);
+    if (retired)
+        subhost__worker_let_go(worker);
     subhost_task_release(task);
     if (call)
         subhost__pool_publish(pool, call);

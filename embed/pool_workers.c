@@ -257,6 +257,29 @@ static void activate(subhost_pool *pool)
     pthread_mutex_unlock(&pool->lock);
 }
 
+void subhost__worker_let_go(struct worker *worker)
+{
+    subhost__interp_ref(worker->interp); /* ours is still needed: its end is waited for */
+    subhost_interp_release(worker->interp);
+}
+
+/* Processes that were let go, and have ended. */
+static void end_retired(subhost_pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    struct worker *worker = pool->workers; /* it grows and shrinks on this thread only */
+    pthread_mutex_unlock(&pool->lock);
+    for (; worker; worker = worker->next) {
+        if (worker->state != WORKER_RETIRED || worker->task)
+            continue;
+        pthread_mutex_lock(&worker->interp->lock);
+        bool gone = worker->interp->driver_gone;
+        pthread_mutex_unlock(&worker->interp->lock);
+        if (gone)
+            set_state(worker, WORKER_ENDED);
+    }
+}
+
 static void retire(struct worker *worker, bool cancel)
 {
     set_state(worker, WORKER_RETIRED);
@@ -268,7 +291,7 @@ static void retire(struct worker *worker, bool cancel)
         subhost_task_cancel(worker->task, SUBHOST_BY_REQUEST, "the pool is closed");
     }
     if (!worker->task)
-        set_state(worker, WORKER_ENDED); /* a process without a call */
+        subhost__worker_let_go(worker); /* a process without a call */
 }
 
 static void retire_all(subhost_pool *pool)
@@ -360,6 +383,7 @@ static unsigned wanted(subhost_pool *pool, int64_t now, bool one_more)
 
 int64_t subhost__pool_tick_workers(subhost_pool *pool, int64_t now)
 {
+    end_retired(pool);
     reap(pool);
     if (atomic_load(&pool->closing) || pool->host->closing) {
         retire_all(pool);

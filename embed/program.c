@@ -331,6 +331,8 @@ static PyObject *run(subhost_interp *interp, subhost_task *task, int *status)
 {
     if (task->worker)
         return subhost__worker_run(interp, task);
+    if (task->ends)
+        return Py_NewRef(Py_None);
     if (task->calls_value)
         return subhost__value_call_run(interp, task);
     if (task->is_call)
@@ -682,12 +684,19 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     if (failing)
         subhost__task_failing(task);
     widen_cancel(interp);
-    finish(interp);
+    if (task->calls_value) {
+        /* The next call finds what its module has made of this process. */
+        if (atomic_load(&interp->cancel.requested))
+            subhost__cancel_last_rounds(interp);
+    } else {
+        finish(interp);
+    }
     int flushed = flush_stream("stdout", true);
     flushed |= flush_stream("stderr", false);
     if (flushed < 0)
         outcome->status = STATUS_FLUSH_FAILED;
-    PyObject *rearmed = subhost__prelude_call(interp, "rearm", "()");
+    PyObject *rearmed =
+        task->calls_value ? NULL : subhost__prelude_call(interp, "rearm", "()");
     Py_XDECREF(rearmed);
     PyErr_Clear();
     if (atomic_load(&interp->cancel.requested)) {

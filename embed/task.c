@@ -401,6 +401,8 @@ static const char *isolation_name(const subhost_interp *interp)
 void subhost__task_note_start(const subhost_task *task)
 {
     const subhost_interp *interp = task->interp;
+    if (task->ends)
+        return;
     NOTE_EVENT(interp->host->trail, TASK_STARTED, interp->serial, task->id,
                TRAIL_TEXT(NAME, task->name), TRAIL_NUMBER(PARENT, task->parent_id),
                TRAIL_TEXT(KIND, task->is_call ? "call" : "program"),
@@ -412,6 +414,8 @@ void subhost__task_note_start(const subhost_task *task)
 static void note_end(const subhost_task *task)
 {
     const subhost_outcome *outcome = &task->outcome;
+    if (task->ends)
+        return;
     NOTE_EVENT(task->interp->host->trail, TASK_ENDED, task->interp->serial, task->id,
                TRAIL_TEXT(NAME, task->name), TRAIL_NUMBER(PARENT, task->parent_id),
                TRAIL_TEXT(OUTCOME, subhost_outcome_name(outcome->kind)),
