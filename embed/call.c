@@ -57,15 +57,10 @@ static void describe(subhost_interp *interp, PyObject *exception,
         failure->detail = strdup("an exception that cannot be described");
 }
 
-bool subhost__call_function(subhost_interp *interp, PyObject *function,
-                            struct exposed_value *exposed, bool plain,
-                            struct subhost_value *result, struct call_failure *failure)
+static bool call(subhost_interp *interp, PyObject *function,
+                 struct exposed_value *exposed, bool plain, struct subhost_value *result,
+                 struct call_failure *failure)
 {
-    subhost_value_clear(result);
-    if (exposed->size == 0) {
-        subhost_value_add_none(result);
-        return true;
-    }
     PyObject *argument = subhost__value_to_object(interp, exposed);
     subhost__value_unexpose(exposed);
     PyObject *object = argument ? PyObject_CallOneArg(function, argument) : NULL;
@@ -82,6 +77,27 @@ bool subhost__call_function(subhost_interp *interp, PyObject *function,
     failure->status = 1;
     describe(interp, PyErr_GetRaisedException(), failure);
     return false;
+}
+
+bool subhost__call_function(subhost_interp *interp, PyObject *function,
+                            struct exposed_value *exposed, bool plain,
+                            struct subhost_value *result, struct call_failure *failure)
+{
+    subhost_value_clear(result);
+    if (exposed->size == 0) {
+        subhost_value_add_none(result);
+        return true;
+    }
+    /* What it has on_cancel() call ends with it; what its module had stays. */
+    PyObject *callbacks =
+        Py_XNewRef(PyDict_GetItemString(interp->module->prelude, "_callbacks"));
+    Py_ssize_t before = callbacks ? PyList_GET_SIZE(callbacks) : 0;
+    bool ok = call(interp, function, exposed, plain, result, failure);
+    if (callbacks && PyList_GET_SIZE(callbacks) > before &&
+        PyList_SetSlice(callbacks, before, PY_SSIZE_T_MAX, NULL) < 0)
+        PyErr_Clear();
+    Py_XDECREF(callbacks);
+    return ok;
 }
 
 void subhost__call_no_memory(struct call_failure *failure)

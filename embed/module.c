@@ -9,6 +9,7 @@
 #include "child.h"
 #include "fence.h"
 #include "native.h"
+#include "pool.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -154,9 +155,12 @@ static PyObject *module_current(PyObject *module, PyObject *ignored)
         task->parent_id = current->parent_id ? PyLong_FromUnsignedLong(current->parent_id)
                                              : Py_NewRef(Py_None);
         /* time.monotonic() is CLOCK_MONOTONIC, too. */
-        task->deadline = current->deadline == SUBHOST_FOREVER
+        task->deadline = deadline == SUBHOST_FOREVER
+        int64_t deadline = current->worker
+                               ? subhost__worker_call_deadline(current->worker)
+                               : current->deadline;
                              ? Py_NewRef(Py_None)
-                             : PyFloat_FromDouble((double)current->deadline / 1e9);
+                             : PyFloat_FromDouble((double)deadline / 1e9);
         if (!task->name || !task->isolation || !task->parent_id || !task->deadline)
             Py_CLEAR(task);
     }

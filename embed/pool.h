@@ -195,6 +195,8 @@ PyObject *subhost__worker_run(subhost_interp *interp, subhost_task *task);
 subhost_call *subhost__worker_claim(struct worker *worker);
 /* When the main loop has to look at the running call's deadline. */
 int64_t subhost__worker_deadline(struct worker *worker, int64_t now);
+/* Of the call that runs. Any thread. */
+int64_t subhost__worker_call_deadline(struct worker *worker);
 /* The deadline has passed: true, and the cancel that follows is that call's. Under
  * interp->lock. */
 bool subhost__worker_expire(struct worker *worker);

@@ -113,6 +113,15 @@ int64_t subhost__worker_deadline(struct worker *worker, int64_t now)
     return (running ? atomic_load(&worker->started_at) : now) + timeout;
 }
 
+int64_t subhost__worker_call_deadline(struct worker *worker)
+{
+    bool idle = (atomic_load(&worker->phase) & CALL_PHASE_MASK) == (uint64_t)CALL_IDLE;
+    int64_t timeout = worker->pool->options.timeout;
+    return idle || timeout == SUBHOST_FOREVER
+               ? SUBHOST_FOREVER
+               : atomic_load(&worker->started_at) + timeout;
+}
+
 bool subhost__worker_expire(struct worker *worker)
 {
     uint64_t phase = atomic_load(&worker->phase);

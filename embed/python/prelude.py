@@ -225,6 +225,7 @@ def rearm():
         del _handlers[number]
         _host.take_signal(number, 0)
     _host.set_wakeup_fd(-1)
+    _callbacks.clear()
 
 
 # ---- garbage ------------------------------------------------------------------------------
