@@ -178,8 +178,14 @@ void subhost__call_keep(void) { tell_collector("freeze"); }
 /* What is frozen when an interpreter ends would not be freed. */
 void subhost__call_let_go(void) { tell_collector("unfreeze"); }
 
-int subhost__call_prepare(const char *path0, bool stdout_to_stderr)
+int subhost__call_prepare(subhost_interp *interp, const char *path0,
+                          bool stdout_to_stderr)
 {
+    PyObject *contained =
+        subhost__prelude_call(interp, "contain", "(i)", (int)interp->is_main);
+    Py_XDECREF(contained);
+    if (!contained)
+        return -1;
     if (path0 && subhost__program_path0(path0) < 0)
         return -1;
     PyObject *stream = PySys_GetObject("stderr");

@@ -16,7 +16,9 @@
 #include <stddef.h>
 #include <string.h>
 #include <structmember.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <marshal.h> /* after Python.h */
 #include "prelude_prelude.h"
@@ -154,11 +156,11 @@ static PyObject *module_current(PyObject *module, PyObject *ignored)
         task->worker = interp->worker;
         task->parent_id = current->parent_id ? PyLong_FromUnsignedLong(current->parent_id)
                                              : Py_NewRef(Py_None);
-        /* time.monotonic() is CLOCK_MONOTONIC, too. */
-        task->deadline = deadline == SUBHOST_FOREVER
         int64_t deadline = current->worker
                                ? subhost__worker_call_deadline(current->worker)
                                : current->deadline;
+        /* time.monotonic() is CLOCK_MONOTONIC, too. */
+        task->deadline = deadline == SUBHOST_FOREVER
                              ? Py_NewRef(Py_None)
                              : PyFloat_FromDouble((double)deadline / 1e9);
         if (!task->name || !task->isolation || !task->parent_id || !task->deadline)
@@ -387,6 +389,10 @@ static PyObject *host_post_signal(PyObject *module, PyObject *arg)
         return NULL;
     /* The main loop sees it is pending and pokes the driver. */
     atomic_fetch_or(&state->interp->signals_pending, SIGNAL_BIT(signo));
+    int fd = atomic_load(&state->interp->wakeup_fd);
+    unsigned char byte = (unsigned char)signo;
+    if (fd >= 0) /* not write(): see subhost__loop_wake() */
+        (void)!syscall(SYS_write, fd, &byte, sizeof byte);
     subhost__channel_ring(state->interp);
     subhost__loop_wake(state->interp->host);
     Py_RETURN_NONE;

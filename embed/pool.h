@@ -228,8 +228,9 @@ PyObject *subhost__call_import(subhost_interp *interp, const char *module,
  * each of its rounds, until it is let go. GIL held. */
 void subhost__call_keep(void);
 void subhost__call_let_go(void);
-/* Puts a directory in front of sys.path, and stdout to stderr. 0, or -1 with an exception
- * set. GIL held. */
-int subhost__call_prepare(const char *path0, bool stdout_to_stderr);
+/* Makes the current interpreter one for calls: what ends a process is contained, a directory is
+ * put in front of sys.path, stdout to stderr. 0, or -1 with an exception set. GIL held. */
+int subhost__call_prepare(subhost_interp *interp, const char *path0,
+                          bool stdout_to_stderr);
 
 #endif

@@ -241,13 +241,13 @@ static PyObject *find_function(subhost_interp *interp, const char *module,
     return function;
 }
 
-static int prepare_once(const char *path0, bool stdout_to_stderr)
+static int prepare_once(subhost_interp *interp, const char *path0, bool stdout_to_stderr)
 {
     static bool prepared;
     if (prepared)
         return 0;
     prepared = true;
-    return subhost__call_prepare(path0, stdout_to_stderr);
+    return subhost__call_prepare(interp, path0, stdout_to_stderr);
 }
 
 /* False: out of memory, or what a cancel has raised; the exception is set. */
@@ -266,7 +266,7 @@ static bool make(subhost_interp *interp, struct unpack *unpack, struct pack *pac
     bool ok = module && name && !unpack->failed &&
               (unpack->size == 0 || (subhost__value_unpack(unpack, &argument) &&
                                      subhost__value_expose(interp, &argument, &exposed)));
-    if (ok && prepare_once(path0 && *path0 ? path0 : NULL, stdout_to_stderr) == 0)
+    if (ok && prepare_once(interp, path0 && *path0 ? path0 : NULL, stdout_to_stderr) == 0)
         function = find_function(interp, module, name, &failure);
     ok = function &&
          subhost__call_function(interp, function, &exposed, plain, &result, &failure);

@@ -343,10 +343,7 @@ PyObject *subhost__worker_run(subhost_interp *interp, subhost_task *task)
 {
     struct worker *worker = task->worker;
     const subhost_pool_options *options = &worker->pool->options;
-    PyObject *contained = subhost__prelude_call(interp, "contain", "()");
-    Py_XDECREF(contained);
-    if (!contained ||
-        subhost__call_prepare(worker->pool->path0, options->stdout_to_stderr) < 0)
+    if (subhost__call_prepare(interp, worker->pool->path0, options->stdout_to_stderr) < 0)
         return NULL;
     preload(worker);
     subhost__call_keep();

@@ -267,11 +267,10 @@ def describe_exception(error):
     message = _message_of(error)
     explanation = _prelude["explain"](error)
     if _prelude["is_process_exit"](error):
-        return (
-            f"{message} would have ended the process, and all other calls with it: only "
-            "isolation in a process contains that",
-            _format(error),
+        others = "" if _prelude["is_process"] else (
+            ", and all other calls with it: only isolation in a process contains that"
         )
+        return f"{message} would have ended the process{others}", _format(error)
     return (
         (f"{line}: {message}" if message else line)
         + (f" ({explanation})" if explanation else ""),

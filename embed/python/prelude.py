@@ -389,15 +389,43 @@ class ProcessExit(BaseException):
 
 
 ProcessExit.__module__ = "subhost"
-_FATAL = ("SIGKILL", "SIGTERM", "SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGQUIT",
-          "SIGHUP", "SIGSTOP")
+_HARMLESS = ("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH")  # by default they are ignored
 
 
-def contain():
+def contain(process):
     """In an interpreter of a pool: what Python code ends its process with ends the call. What
-    C code does to it, only a process of its own contains."""
-    fatal = {getattr(_signal, name) for name in _FATAL}
-    kill, raise_signal = posix.kill, _signal.raise_signal
+    C code does to it, only a process of its own contains; there it is about the signals that
+    the host takes, which end everything."""
+    harmless = {getattr(_signal, name) for name in _HARMLESS}
+    taken = {_signal.SIGINT, _signal.SIGTERM}
+    kill, killpg = posix.kill, posix.killpg
+    raise_signal, pthread_kill = _signal.raise_signal, _signal.pthread_kill
+    set_alarm, set_timer = _signal.alarm, _signal.setitimer
+
+    def is_default(number):
+        if number in harmless or process and number not in taken:
+            return False
+        return getsignal(number) == _SIG_DFL or number in (_signal.SIGKILL, _signal.SIGSTOP)
+
+    def told(number):
+        """True: it needs not be sent, the program has been told."""
+        if number not in range(1, _signal.NSIG):
+            return False
+        if is_default(number):
+            raise ProcessExit(f"the signal {_signal_name(number)} to itself")
+        handler = getsignal(number)
+        if number not in taken or not callable(handler):
+            return False
+        if handler is _default_int_handler and _thread.get_ident() == _host.driver_ident():
+            raise KeyboardInterrupt
+        _host.post_signal(number)  # to all of the process it would be the end of the calls
+        return True
+
+    def check_timer(number, what):
+        if not process and is_default(number):
+            raise RuntimeError(f"{what}: {_signal_name(number)}, which has no handler here, would "
+                               "end the process of all calls; set one before, or use "
+                               "--isolation process")
 
     def _exit(status):
         raise ProcessExit(f"os._exit({status!r})")
@@ -405,28 +433,54 @@ def contain():
     def abort():
         raise ProcessExit("os.abort()")
 
-    def check(signal):
-        if signal in fatal and not callable(getsignal(signal)):
-            raise ProcessExit(f"the signal {_signal.Signals(signal).name} to itself"
-                              if hasattr(_signal, "Signals") else f"the signal {signal}")
-
     def contained_kill(pid, signal, /):
-        if pid == posix.getpid():
-            check(signal)
-        kill(pid, signal)
+        if pid not in (posix.getpid(), 0, -posix.getpgrp()) or not told(signal):
+            kill(pid, signal)
+
+    def contained_killpg(pgid, signal, /):
+        if pgid not in (0, posix.getpgrp()) or not told(signal):
+            killpg(pgid, signal)
 
     def contained_raise_signal(signalnum, /):
-        check(signalnum)
-        raise_signal(signalnum)
+        if not told(signalnum):
+            raise_signal(signalnum)
 
-    contained_kill.__name__, contained_raise_signal.__name__ = "kill", "raise_signal"
-    for function in (_exit, abort, contained_kill):
-        setattr(posix, function.__name__, function)
-        if "os" in sys.modules:
-            setattr(sys.modules["os"], function.__name__, function)
-    _signal.raise_signal = contained_raise_signal
-    if "signal" in sys.modules:
-        sys.modules["signal"].raise_signal = contained_raise_signal
+    def contained_pthread_kill(thread_id, signalnum, /):
+        if not told(signalnum):
+            pthread_kill(thread_id, signalnum)
+
+    def contained_alarm(seconds, /):
+        if seconds:
+            check_timer(_signal.SIGALRM, "signal.alarm()")
+        return set_alarm(seconds)
+
+    def contained_setitimer(which, seconds, interval=0.0, /):
+        number = {_signal.ITIMER_REAL: _signal.SIGALRM, _signal.ITIMER_VIRTUAL: _signal.SIGVTALRM,
+                  _signal.ITIMER_PROF: _signal.SIGPROF}.get(which)
+        if seconds and number:
+            check_timer(number, "signal.setitimer()")
+        return set_timer(which, seconds, interval)
+
+    _replace("os", posix, contained_kill, contained_killpg)
+    _replace("signal", _signal, contained_raise_signal, contained_pthread_kill)
+    if not process:
+        _replace("os", posix, _exit, abort)
+        _replace("signal", _signal, contained_alarm, contained_setitimer)
+
+
+def _signal_name(number):
+    return next((name for name in dir(_signal) if name.startswith("SIG")
+                 and not name.startswith("SIG_") and getattr(_signal, name) == number),
+                f"number {number}")
+
+
+def _replace(above, module, *functions):
+    """In `module`, and in the one that has its names from there."""
+    for function in functions:
+        function.__name__ = function.__qualname__ = function.__name__.removeprefix("contained_")
+        for module_or_above in (module, sys.modules.get(above)):
+            if module_or_above is not None:
+                setattr(module_or_above, function.__name__, function)
 
 
 def is_process_exit(error):
