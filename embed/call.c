@@ -32,8 +32,6 @@ static void describe(subhost_interp *interp, PyObject *exception,
 {
     struct thread *self = subhost__thread_self();
     subhost__raise_seal(self);
-    failure->is_cancel = atomic_load(&interp->cancel.requested) &&
-                         subhost__module_is_cancel(interp, exception);
     PyObject *is_exit =
         subhost__prelude_call(interp, "is_process_exit", "(O)", exception);
     if (is_exit == Py_True) {

@@ -212,7 +212,6 @@ struct call_failure {
     enum subhost_outcome_kind kind; /* RAISED or FAILED */
     int status;
     int code; /* CALL_RAISED, CALL_BAD_ARGUMENT */
-    bool is_cancel;
     char *detail, *traceback;
 };
 struct exposed_value;

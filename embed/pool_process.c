@@ -19,7 +19,13 @@ static void conclude(struct worker *worker, subhost_call *call,
     bool timed_out = outcome->cancel_reason == SUBHOST_BY_DEADLINE;
     enum subhost_outcome_kind kind = timed_out ? SUBHOST_TIMED_OUT : outcome->kind;
     char *detail = NULL;
-    if (!timed_out)
+    /* What it made of a cancel is no result of the call's. */
+    if (outcome->cancel_reason >= 0 && kind == SUBHOST_RETURNED)
+        kind = SUBHOST_CANCELLED;
+    if (kind == SUBHOST_CANCELLED)
+        detail =
+            strdup(subhost__reason_name((enum subhost_reason)outcome->cancel_reason));
+    else if (!timed_out)
         detail = strdup(outcome->detail);
     else if (outcome->kind == SUBHOST_KILLED)
         detail = strdup("its time was up, and its process, which did not end within the "
@@ -30,8 +36,10 @@ static void conclude(struct worker *worker, subhost_call *call,
         kind = SUBHOST_KILLED; /* os._exit(): the process is gone, however politely */
     if (timed_out)
         atomic_fetch_add(&worker->pool->stat_timeouts, 1);
-    subhost__call_conclude(call, kind, outcome->status, outcome->cancel_reason, detail,
-                           NULL);
+    int status = outcome->status;
+    if (kind == SUBHOST_CANCELLED)
+        status = subhost__cancel_status((enum subhost_reason)outcome->cancel_reason);
+    subhost__call_conclude(call, kind, status, outcome->cancel_reason, detail, NULL);
     call->outcome.code = outcome->code;
 }
 
@@ -104,7 +112,8 @@ static void on_end(subhost_task *task, void *data)
     worker->running = NULL;
     worker->task = NULL;
     atomic_fetch_add(&worker->calls, 1);
-    if (call && (outcome.kind != SUBHOST_RETURNED || !take_result(call, task)))
+    if (call && (outcome.kind != SUBHOST_RETURNED || outcome.cancel_reason >= 0 ||
+                 !take_result(call, task)))
         conclude(worker, call, &outcome);
     bool lost = outcome.kind == SUBHOST_KILLED || outcome.kind == SUBHOST_EXITED ||
                 outcome.kind == SUBHOST_FAILED;

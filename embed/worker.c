@@ -197,17 +197,22 @@ static void conclude(struct worker *worker, subhost_call *call, enum call_phase 
                                strdup("its time was up"), failure->traceback);
         free(failure->detail);
         atomic_fetch_add(&worker->pool->stat_timeouts, 1);
+    } else if (atomic_load(&cancel->requested)) {
+        /* Somebody has ended everything. What it made of that is no result of the call's, nor
+         * a failure of its own. */
+        const char *why = subhost__reason_name(cancel->reason);
+        subhost__call_conclude(
+            call, SUBHOST_CANCELLED, subhost__cancel_status(cancel->reason),
+            (int)cancel->reason, failure->detail ? failure->detail : strdup(why),
+            failure->traceback);
     } else if (ok) {
         call->result = worker->result;
         worker->result = result;
         call->result.values = 1;
         subhost__call_conclude(call, SUBHOST_RETURNED, 0, -1, NULL, NULL);
     } else {
-        bool cancelled = failure->is_cancel;
-        subhost__call_conclude(
-            call, cancelled ? SUBHOST_CANCELLED : failure->kind,
-            cancelled ? subhost__cancel_status(cancel->reason) : failure->status,
-            cancelled ? (int)cancel->reason : -1, failure->detail, failure->traceback);
+        subhost__call_conclude(call, failure->kind, failure->status, -1, failure->detail,
+                               failure->traceback);
         call->outcome.code = failure->code;
     }
 }

@@ -4,8 +4,10 @@ import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from tap import PATIENCE, SUBHOST, environment, equal, main, ok, script, subhost, test
@@ -16,6 +18,12 @@ def slow(x):
     time.sleep(0.001)
     if x % 50 == 3: raise ValueError(x)
     return [x, "é" * (x % 7)]
+def stubborn(x):
+    try:
+        time.sleep(0.4)
+        return x
+    except BaseException:
+        if x % 2: raise RuntimeError("cleaned up")
 """
 COUNT = 800
 
@@ -61,6 +69,8 @@ def killed(folder):
             status = attempt(folder, mode, options, 30 * PATIENCE if kills >= KILLS else
                              random.uniform(0.05, 0.4 if KILLS > 4 else 0.6) * PATIENCE)
             kills += status is None
+            if status not in (None, 1):
+                break
         got = (folder / "out").read_text()
         if "--unordered" in options:
             got, expected = sorted(got.splitlines()), sorted(whole.splitlines())
@@ -69,6 +79,31 @@ def killed(folder):
         ok(got == expected, f"{mode} {options}: as the uninterrupted one, after {kills} kills",
            got=len(got), expected=len(expected))
         equal(status, 1, "with its status")
+
+
+@test
+def stopped(folder):
+    """What an item makes of a cancel is no result of its: the run that goes on does it again."""
+    script(folder, FUNCTION, "functions.py")
+    (folder / "in").write_text("0\n1\n2\n3\n")
+    whole = subhost("map", "functions:stubborn", "in", cwd=folder).out
+    for isolation in "interpreter", "process":
+        for signo in signal.SIGTERM, signal.SIGINT:
+            (folder / "journal").unlink(missing_ok=True)
+            command = [SUBHOST, "map", "-j2", "--isolation", isolation, "--resume", "journal",
+                       "functions:stubborn", "in"]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                       cwd=folder, env=environment(), text=True)
+            while len(process.stdout.readline()) == 0:
+                pass
+            time.sleep(0.2)
+            process.send_signal(signo)
+            process.communicate(timeout=30 * PATIENCE)
+            equal(process.returncode, 128 + signo, f"{isolation}: {signo.name} ends it")
+            again = subprocess.run(command, capture_output=True, cwd=folder, env=environment(),
+                                   text=True)
+            equal((again.stdout, again.returncode), (whole, 0), "and the next run does the rest",
+                  result=again)
 
 
 @test
