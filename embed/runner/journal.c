@@ -24,6 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fds.h"
+
 #define SYNC_SECONDS 1
 #define CHUNK ((size_t)256 << 10)
 
@@ -43,20 +45,6 @@ static time_t seconds(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec;
-}
-
-static bool write_all(int fd, const char *data, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = write(fd, data, size);
-        if (n < 0 && errno != EINTR)
-            return false;
-        if (n > 0) {
-            data += n;
-            size -= (size_t)n;
-        }
-    }
-    return true;
 }
 
 /* ---- what is in it --------------------------------------------------------------- */
@@ -181,7 +169,7 @@ static bool begin(struct journal *journal, const char *path, const char *identit
 {
     struct place nowhere = {0};
     size_t n = strlen(identity);
-    bool ok = write_all(journal->fd, identity, n) && write_all(journal->fd, "\n", 1);
+    bool ok = fds_write(journal->fd, identity, n) && fds_write(journal->fd, "\n", 1);
     journal->place = (off_t)n + 1;
     ok = ok && note_place(journal, &nowhere);
     journal->body = journal->end = ok ? lseek(journal->fd, 0, SEEK_END) : 0;
@@ -226,7 +214,7 @@ static bool copy(struct journal *journal, off_t from, int fd)
     while (ok && from < journal->end) {
         size_t wanted = (size_t)(journal->end - from);
         ssize_t n = pread(journal->fd, buffer, wanted < CHUNK ? wanted : CHUNK, from);
-        ok = n > 0 && write_all(fd, buffer, (size_t)n);
+        ok = n > 0 && fds_write(fd, buffer, (size_t)n);
         from += n;
     }
     free(buffer);
@@ -291,7 +279,7 @@ bool journal_replay(struct journal *journal, int fd, struct text *error)
 
 bool journal_add(struct journal *journal, const char *data, size_t size)
 {
-    if (!write_all(journal->fd, data, size))
+    if (!fds_write(journal->fd, data, size))
         return false;
     journal->end += (off_t)size;
     time_t now = seconds();

@@ -134,33 +134,52 @@ static void catch_crashes(void)
 
 /* ---- before anything is started -------------------------------------------------- */
 
+/* Those of /dev, too: fd 0 is not the input any more. */
+bool map_is_standard_input(const char *name)
+{
+    return strcmp(name, "-") == 0 || strcmp(name, "/dev/stdin") == 0 ||
+           strcmp(name, "/dev/fd/0") == 0 || strcmp(name, "/proc/self/fd/0") == 0;
+}
+
+/* 0, or a status after a message. */
+static int take_fds(struct map *map)
+{
+    bool ok = fds_take(&map->fds);
+    if (ok && map->fds.out < 0) {
+        errno = EBADF;
+        ok = false;
+    }
+    if (ok)
+        return 0;
+    fprintf(stderr, "subhost: map: standard output: %s\n", strerror(errno));
+    return STATUS_FAILED;
+}
+
 /* 0, or a status after a message. A file that is not there must not cost the results of those
- * before it. */
+ * before it. None is opened: who writes to a FIFO would take that for its reader. */
 static int check_files(struct map *map)
 {
     bool known = map->options->n_files > 0;
     struct stat st;
     for (int i = 0; i < map->options->n_files; i++) {
         const char *name = map->options->files[i];
-        if (strcmp(name, "-") == 0) {
+        if (map_is_standard_input(name)) {
             known = false;
             continue;
         }
-        int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        if (fd < 0 || fstat(fd, &st) < 0 || S_ISDIR(st.st_mode)) {
+        bool ok =
+            stat(name, &st) == 0 && faccessat(AT_FDCWD, name, R_OK, AT_EACCESS) == 0;
+        if (!ok || S_ISDIR(st.st_mode)) {
             fprintf(stderr, "subhost: map: can't open file '%s': %s\n", name,
-                    strerror(fd < 0 ? errno : EISDIR));
-            if (fd >= 0)
-                close(fd);
+                    strerror(!ok ? errno : EISDIR));
             return STATUS_FAILED;
         }
-        close(fd);
         known = known && S_ISREG(st.st_mode);
         map->bytes_total += (uint64_t)st.st_size;
     }
-    if (map->options->n_files == 0 && fstat(STDIN_FILENO, &st) == 0 &&
+    if (map->options->n_files == 0 && fstat(map->fds.in, &st) == 0 &&
         S_ISREG(st.st_mode)) {
-        off_t at = lseek(STDIN_FILENO, 0, SEEK_CUR);
+        off_t at = lseek(map->fds.in, 0, SEEK_CUR);
         known = at >= 0 && at <= st.st_size;
         map->bytes_total = known ? (uint64_t)(st.st_size - at) : 0;
     }
@@ -381,7 +400,9 @@ int map_command(const struct map_options *options)
                       .gate = PTHREAD_RWLOCK_INITIALIZER};
     subhost_error *err = NULL;
     pthread_t reader, writer;
-    int status = check_files(&map);
+    int status = take_fds(&map);
+    if (!status)
+        status = check_files(&map);
     if (!status)
         status = take_policy(&map);
     if (!status && options->resume)

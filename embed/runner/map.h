@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fds.h"
 #include "json.h"
 #include "options.h"
 
@@ -40,6 +41,7 @@ struct item {
  * one that prints and writes. */
 struct map {
     const struct map_options *options;
+    struct fds fds; /* the input and the output: 0 and 1 are not */
     subhost_policy *policy;
     int64_t timeout, grace; /* the policy's */
     subhost_host *host;
@@ -96,6 +98,9 @@ void map_wake(struct map *map);
 /* The two threads. */
 void *map_read(void *map);
 void *map_write(void *map);
+
+/* Whether a FILE is standard input. */
+bool map_is_standard_input(const char *name);
 
 /* map_progress.c: a line on a terminal; `last`: and its end. */
 void map_progress(const struct map *map, int64_t started_at, bool last);

@@ -197,9 +197,7 @@ static bool read_all(struct reader *reader, int fd, const char *name)
     struct map *map = reader->map;
     bool more = true;
     while (more) {
-        ssize_t n = read(fd, reader->buffer, READ_SIZE);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = fds_read(fd, reader->buffer, READ_SIZE);
         if (n < 0) {
             map_note(map, STATUS_FAILED, "%s: %s", name, strerror(errno));
             return false;
@@ -222,8 +220,8 @@ static bool read_all(struct reader *reader, int fd, const char *name)
 
 static bool read_file(struct reader *reader, const char *name)
 {
-    if (strcmp(name, "-") == 0)
-        return read_all(reader, STDIN_FILENO, "standard input");
+    if (map_is_standard_input(name))
+        return read_all(reader, reader->map->fds.in, "standard input");
     int fd = open(name, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         map_note(reader->map, STATUS_FAILED, "%s: %s", name, strerror(errno));

@@ -39,13 +39,7 @@ static void flush(struct writer *writer)
         map_fail(map, STATUS_FAILED, "%s: %s", map->options->resume, strerror(errno));
         writer->broken = true;
     }
-    size_t at = 0;
-    while (at < out->size && !writer->broken) {
-        ssize_t n = write(STDOUT_FILENO, out->data + at, out->size - at);
-        if (n > 0)
-            at += (size_t)n;
-        if (n >= 0 || errno == EINTR)
-            continue;
+    if (!writer->broken && !fds_write(map->fds.out, out->data, out->size)) {
         writer->broken = true;
         if (errno == EPIPE) {
             map->broken_pipe = true;
@@ -295,7 +289,7 @@ void *map_write(void *arg)
     if (!map->options->unordered && !writer.ring)
         map_fail(map, STATUS_FAILED, "out of memory");
     struct text why = {0};
-    if (map->journal && !journal_replay(map->journal, STDOUT_FILENO, &why)) {
+    if (map->journal && !journal_replay(map->journal, map->fds.out, &why)) {
         map_fail(map, STATUS_FAILED, "%.*s", (int)why.size, why.data);
         writer.broken = true;
     }

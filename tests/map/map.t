@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """`subhost map`: what it reads, calls and writes, and what it says when it cannot."""
+import fcntl
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from tap import PYTHON, SUBHOST, environment, equal, main, ok, run, script, subhost, test
@@ -37,6 +39,10 @@ loop.append(loop)
 def endless(x): return loop
 number = 3
 def runs(x): return os.system("true")
+def shares(x):
+    os.system("cat; echo from a child")
+    os.write(1, b"from the item\\n")
+    return [x, os.read(0, 100).decode()]
 def flaky(x):
     path = f"tries.{x}"
     with open(path, "a") as file: file.write("x")
@@ -226,6 +232,61 @@ def readers_and_disks(folder):
     process.stdout.close()
     equal((process.wait(60), process.stderr.read(), json.loads(first)["index"]), (-13, b"", 0),
           "a reader that goes away ends it, as any filter")
+
+
+@test
+def descriptors(folder):
+    """The input and the output are the runner's alone, whatever state they are in."""
+    script(folder, FUNCTIONS, "functions.py")
+    for isolation in "interpreter", "process":
+        got = subhost("map", "-j2", "--isolation", isolation, "functions:shares",
+                      input=numbers(20), cwd=folder)
+        equal((values(got), got.status), ([[i, ""] for i in range(20)], 0),
+              f"{isolation}: children read nothing, and write to standard error", result=got)
+        ok(got.err.count("from a child\n") == got.err.count("from the item\n") == 20,
+           "which has all of it", err=got.err)
+    (folder / "in").write_text("1\n2\n")
+    got = subhost("map", "functions:same", "/dev/stdin", input="5\n", cwd=folder)
+    equal(values(got), [5], "/dev/stdin is the input")
+    for options in [], ["--resume", "journal"]:
+        got = run(["sh", "-c", '"$@" >&-', "sh", SUBHOST, "map", *options, "functions:same", "in"],
+                  cwd=folder)
+        ok(got.status == 125 and "standard output: Bad file descriptor" in got.err,
+           f"{options}: without an output: 125", result=got)
+    got = run(["sh", "-c", '"$@" <&-', "sh", SUBHOST, "map", "functions:same"], cwd=folder)
+    ok(got.status == 125 and "standard input: Bad file descriptor" in got.err,
+       "without an input: 125", result=got)
+    got = run(["sh", "-c", '"$@" <&- 2>&-', "sh", SUBHOST, "map", "functions:same", "in"],
+              cwd=folder)
+    equal((values(got), got.status), ([1, 2], 0), "which is not needed for files")
+
+
+@test
+def pipes(folder):
+    """Those that do not block, and those with names."""
+    script(folder, FUNCTIONS, "functions.py")
+    reader, out = os.pipe()
+    source, writer = os.pipe()
+    for fd in out, source:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
+    process = subprocess.Popen([SUBHOST, "map", "functions:same"], stdin=source, stdout=out,
+                               stderr=subprocess.PIPE, cwd=folder, env=environment())
+    os.close(source)
+    os.close(out)
+    time.sleep(0.2)  # both are empty first, then the output is full
+    with open(writer, "w") as file:
+        file.write(numbers(10000))
+    time.sleep(0.3)
+    with open(reader) as file:
+        got = file.read().splitlines()
+    equal((len(got), process.wait(60), process.stderr.read()), (10000, 0, b""),
+          "pipes that do not block")
+    os.mkfifo(folder / "fifo")
+    feeder = subprocess.Popen(["sh", "-c", "seq 3 > fifo"], cwd=folder)
+    time.sleep(0.1)  # it waits for a reader
+    got = subhost("map", "functions:same", "fifo", cwd=folder, timeout=30)
+    equal((values(got), feeder.wait(10)), ([1, 2, 3], 0), "a FIFO has one reader, to its end",
+          result=got)
 
 
 @test
