@@ -70,13 +70,12 @@ static struct item *get_item(struct reader *reader)
         submit(reader);
     while (!reader->items || holds_too_much(map)) {
         pthread_mutex_lock(&map->lock);
-        if (map->free_items && reader->items) {
-            struct item *last = reader->items;
+        if (map->free_items) {
+            /* Those that were used last come first. */
+            struct item *last = map->free_items;
             while (last->next)
                 last = last->next;
-            last->next = map->free_items;
-            map->free_items = NULL;
-        } else if (map->free_items) {
+            last->next = reader->items;
             reader->items = map->free_items;
             map->free_items = NULL;
         }
@@ -90,6 +89,8 @@ static struct item *get_item(struct reader *reader)
             return NULL;
     }
     struct item *item = reader->items;
+    if (!item->call) /* there was no memory for it: the run ends */
+        return NULL;
     reader->items = item->next;
     item->next = NULL;
     item->tries = 0;

@@ -13,6 +13,8 @@
 
 #define TAKE_MAX 256
 #define WRITE_SIZE ((size_t)64 << 10)
+/* What an item may keep of one value for the next. */
+#define KEPT_SIZE ((size_t)4 << 10)
 
 struct writer {
     struct map *map;
@@ -104,11 +106,28 @@ static void print_item(struct writer *writer, struct item *item)
     }
 }
 
+/* A free item holds little: what it had of a large value is not kept for the next. */
+static void shrink_item(struct map *map, struct item *item)
+{
+    subhost_error *err = NULL;
+    if (item->error.room > KEPT_SIZE)
+        text_free(&item->error);
+    if (item->bytes <= KEPT_SIZE)
+        return;
+    subhost_call_free(item->call);
+    item->call = NULL;
+    if (subhost_call_new(map->function, item, &item->call, &err)) {
+        map_fail(map, STATUS_FAILED, "%s", subhost_error_message(err));
+        subhost_error_free(err);
+    }
+}
+
 static void finish_item(struct writer *writer, struct item *item)
 {
     struct map *map = writer->map;
     print_item(writer, item);
     atomic_fetch_sub(&map->bytes, item->bytes);
+    shrink_item(map, item);
     atomic_fetch_add(&map->written, 1);
     item->next = writer->free_items;
     writer->free_items = item;
@@ -189,7 +208,7 @@ static void take(struct writer *writer, subhost_call *call)
     size_t size = 0;
     subhost_value_data(subhost_call_result(call), &size);
     if (outcome.kind != SUBHOST_RETURNED)
-        size = strlen(outcome.detail);
+        size = strlen(outcome.detail) + strlen(subhost_call_traceback(call));
     item->bytes += size;
     atomic_fetch_add(&map->bytes, size);
     /* Lately: what one item holds is what those that run will hold, too. */

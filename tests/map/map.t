@@ -9,7 +9,8 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import PYTHON, SUBHOST, environment, equal, main, ok, run, script, subhost, test
+from tap import (PATIENCE, PYTHON, SUBHOST, environment, equal, main, ok, run, script, skip,
+                 subhost, test)
 
 FUNCTIONS = """
 import ast, os, sys, time
@@ -287,6 +288,30 @@ def pipes(folder):
     got = subhost("map", "functions:same", "fifo", cwd=folder, timeout=30)
     equal((values(got), feeder.wait(10)), ([1, 2, 3], 0), "a FIFO has one reader, to its end",
           result=got)
+
+
+@test
+def memory(folder):
+    """Large items leave no memory behind."""
+    script(folder, FUNCTIONS, "functions.py")
+    line = '"' + "x" * (1 << 20) + '"\n'
+    peaks = {}
+    for count in 2, 150:
+        with open(folder / "in", "w") as file:
+            for _ in range(count):
+                file.write(line)
+        with open(folder / "out", "wb") as out:
+            process = subprocess.Popen([SUBHOST, "map", "functions:same", "in"], stdout=out,
+                                       cwd=folder, env=environment())
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        peaks[count] = usage.ru_maxrss >> 10
+        equal((process.returncode, (folder / "out").stat().st_size > count << 20), (0, True),
+              f"{count} lines of 1 MiB")
+    if PATIENCE > 1:
+        skip("in a few MiB", "an instrumented build keeps what was freed")
+    else:
+        ok(peaks[150] < peaks[2] + 100, "in a few MiB", peaks=peaks)
 
 
 @test
