@@ -246,6 +246,9 @@ static int take_policy(struct map *map)
         subhost_duration(grace, &map->grace);
     if (timeout)
         subhost_duration(timeout, &map->timeout);
+    const char *gil = subhost_policy_get(map->policy, "interpreter.gil");
+    map->one_gil = o->isolation == SUBHOST_ISOLATION_INTERPRETER && gil &&
+                   strcmp(gil, "shared") == 0;
     return 0;
 }
 

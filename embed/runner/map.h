@@ -44,6 +44,7 @@ struct map {
     struct fds fds; /* the input and the output: 0 and 1 are not */
     subhost_policy *policy;
     int64_t timeout, grace; /* the policy's */
+    bool one_gil;           /* for all interpreters */
     subhost_host *host;
     subhost_pool *pool;
     pthread_rwlock_t

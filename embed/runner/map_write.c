@@ -13,6 +13,8 @@
 
 #define TAKE_MAX 256
 #define WRITE_SIZE ((size_t)64 << 10)
+/* For an interpreter to be created, and what it imports. */
+#define LOST_PATIENCE SUBHOST_MSEC(5000)
 /* What an item may keep of one value for the next. */
 #define KEPT_SIZE ((size_t)4 << 10)
 
@@ -23,6 +25,7 @@ struct writer {
     struct item **ring; /* in order: by their index; NULL: unordered */
     uint64_t next;      /* to be written, in order */
     uint64_t done;      /* items that came to their end here */
+    int64_t lost_at;    /* an item kept the shared GIL, and none has ended since; 0: no */
     struct item *free_items;
     subhost_call *again[TAKE_MAX];
     size_t n_again;
@@ -184,6 +187,30 @@ static bool ends_run(struct map *map, const subhost_outcome *outcome,
     return false;
 }
 
+/* One that was given up may have gone with the GIL, when there is only one. */
+static void note_lost(struct writer *writer, const subhost_outcome *outcome)
+{
+    const struct map *map = writer->map;
+    bool abandoned =
+        outcome->status == STATUS_KILLED &&
+        (outcome->kind == SUBHOST_TIMED_OUT || outcome->kind == SUBHOST_ABANDONED);
+    writer->lost_at = abandoned && map->one_gil ? map_now() : 0;
+}
+
+/* Whoever could run would have ended by now. */
+static void check_lost(struct writer *writer)
+{
+    struct map *map = writer->map;
+    if (!writer->lost_at)
+        return;
+    if (writer->done + atomic_load(&map->skip) >= atomic_load(&map->lines))
+        writer->lost_at = map_now(); /* nobody has anything to do */
+    else if (map_now() - writer->lost_at > map->timeout + map->grace + LOST_PATIENCE)
+        map_fail(map, STATUS_FAILED,
+                 "an item that cannot be interrupted keeps the GIL that all share: use "
+                 "--isolation process");
+}
+
 static void take(struct writer *writer, subhost_call *call)
 {
     struct map *map = writer->map;
@@ -192,6 +219,7 @@ static void take(struct writer *writer, subhost_call *call)
     subhost_call_outcome(call, &outcome);
     if (ends_run(map, &outcome, call))
         return;
+    note_lost(writer, &outcome);
     if (!item) { /* map->import */
         if (outcome.kind != SUBHOST_RETURNED)
             map_fail(map, STATUS_CANNOT_RUN, "%s: %s", map->options->function,
@@ -292,6 +320,7 @@ static void write_items(struct writer *writer)
             for (int i = 0; i < n; i++)
                 take(writer, calls[i]);
             try_again(writer);
+            check_lost(writer);
         }
         give_back(writer);
     }

@@ -74,6 +74,18 @@ def hard_items(folder):
 
 
 @test
+def the_shared_gil(folder):
+    """Who keeps it leaves the others nothing: the run ends, and says what helps."""
+    script(folder, FUNCTION, "functions.py")
+    data = "".join(f"{i}\n" for i in [1, 3000, 2, 4])
+    got = subhost("map", "-j1", "--gil", "shared", "--timeout", "300ms", "--grace", "200ms",
+                  "functions:hard", input=data, cwd=folder, timeout=60)
+    ok(got.status == 125 and "use --isolation process" in got.err, "125", result=got)
+    equal([json.loads(line)["ok"] for line in got.out.splitlines()][:2], [True, False],
+          "what was done is written", result=got)
+
+
+@test
 def crashes(folder):
     """C code that takes the process with it: contained in a process, said in an interpreter."""
     script(folder, FUNCTION, "functions.py")
