@@ -109,19 +109,44 @@ static void add(subhost_value *value, json_t *json)
 }
 
 /* What Python takes and jansson does not: integers beyond 64 bits, floats that overflow,
- * surrogates that stand alone. */
+ * surrogates that stand alone, U+0000 in a key. */
 static bool python_may_take(const json_error_t *error)
 {
     return json_error_code(error) == json_error_numeric_overflow ||
+           json_error_code(error) == json_error_null_byte_in_key ||
            strncmp(error->text, "invalid Unicode '\\u", strlen("invalid Unicode '\\u")) ==
                0;
+}
+
+/* What Python takes and JSON does not: NaN, Infinity and -Infinity, outside of strings. */
+static const char *find_constant(const char *data, size_t size)
+{
+    bool in_string = false;
+    for (const char *c = data; c < data + size; c++) {
+        if (*c == '"')
+            in_string = !in_string;
+        else if (in_string && *c == '\\')
+            c++;
+        else if (!in_string && (*c == 'N' || *c == 'I'))
+            return c;
+    }
+    return NULL;
+}
+
+static bool is_blank(const char *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if (!strchr(" \t\r", data[i]) || !data[i])
+            return false;
+    }
+    return true;
 }
 
 bool json_parse(const char *data, size_t size, subhost_value *value, struct text *error)
 {
     json_error_t problem;
     subhost_value_clear(value);
-    if (strspn(data, " \t\r") >= size) {
+    if (is_blank(data, size)) {
         text_add_string(error, "there is no JSON value on this line");
         return false;
     }
@@ -134,6 +159,10 @@ bool json_parse(const char *data, size_t size, subhost_value *value, struct text
     if (json) {
         add(value, json);
         json_decref(json);
+    } else if (python_may_take(&problem) && find_constant(data, size)) {
+        text_format(error, "invalid JSON: NaN or Infinity, at column %zu",
+                    find_constant(data, size) - data + 1);
+        return false;
     } else if (python_may_take(&problem)) {
         subhost_value_add_json(value, data, size);
     } else {
