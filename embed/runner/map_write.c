@@ -56,13 +56,19 @@ static void flush(struct writer *writer)
     out->size = 0;
 }
 
+/* No object could be made of its argument. */
+static bool is_bad_input(const subhost_outcome *outcome)
+{
+    return outcome->kind == SUBHOST_RAISED && outcome->code == 2;
+}
+
 static const char *kind_of(const subhost_outcome *outcome)
 {
     switch (outcome->kind) {
     case SUBHOST_TIMED_OUT:
         return "timed-out";
     case SUBHOST_RAISED:
-        return outcome->code == 2 ? "bad-input" : "raised";
+        return is_bad_input(outcome) ? "bad-input" : "raised";
     default:
         return "killed";
     }
@@ -211,6 +217,19 @@ static void check_lost(struct writer *writer)
                  "--isolation process");
 }
 
+/* It has failed, or will when its result is printed, and may do better. */
+static bool can_be_tried(struct writer *writer, const subhost_call *call,
+                         const subhost_outcome *outcome)
+{
+    if (outcome->kind != SUBHOST_RETURNED)
+        return !is_bad_input(outcome);
+    size_t before = writer->out.size;
+    writer->error.size = 0;
+    bool printed = json_print(&writer->out, subhost_call_result(call), &writer->error);
+    writer->out.size = before;
+    return !printed;
+}
+
 static void take(struct writer *writer, subhost_call *call)
 {
     struct map *map = writer->map;
@@ -227,8 +246,8 @@ static void take(struct writer *writer, subhost_call *call)
         atomic_store(&map->importing, false);
         return;
     }
-    if (outcome.kind != SUBHOST_RETURNED && item->tries < map->options->retry &&
-        !atomic_load(&map->stop) && outcome.code != 2) {
+    if (item->tries < map->options->retry && !atomic_load(&map->stop) &&
+        can_be_tried(writer, call, &outcome)) {
         item->tries++;
         writer->again[writer->n_again++] = call;
         return;

@@ -49,6 +49,13 @@ def flaky(x):
     with open(path, "a") as file: file.write("x")
     if os.path.getsize(path) < 3: raise OSError("not yet")
     return os.path.getsize(path)
+def worse(x):
+    path = f"tries.{x}"
+    with open(path, "a") as file: file.write("x")
+    if os.path.getsize(path) < 3:
+        if x == 0: os._exit(2)
+        return RESULTS[x]
+    return os.path.getsize(path)
 """
 
 PLAIN = """
@@ -183,6 +190,12 @@ def failures(folder):
     ok("nested too deep" in errors(got)[0][1], "a list that contains itself", result=got)
     got = subhost("map", "--retry", "2", "functions:flaky", input=numbers(3), cwd=folder)
     equal((values(got), got.status), ([3, 3, 3], 0), "--retry: again until it works", result=got)
+    for path in folder.glob("tries.*"):
+        path.unlink()
+    got = subhost("map", "--isolation", "process", "--retry", "2", "functions:worse",
+                  input=numbers(6), cwd=folder)
+    ok(values(got) == [3] * 6 and got.status == 0,
+       "a process that has gone, and results that JSON has not, too", result=got)
     for path in folder.glob("tries.*"):
         path.unlink()
     got = subhost("map", "--retry", "1", "functions:flaky", input=numbers(1), cwd=folder)
