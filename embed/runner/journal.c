@@ -146,11 +146,15 @@ struct place {
 #define PLACE_FORMAT "{\"device\": %20llu, \"inode\": %20llu, \"offset\": %20llu}\n"
 
 /* Of always the same size: it is written again where it stands. */
+static int print_place(char *line, size_t size, const struct place *place)
+{
+    return snprintf(line, size, PLACE_FORMAT, place->device, place->inode, place->offset);
+}
+
 static bool note_place(struct journal *journal, const struct place *place)
 {
     char line[160];
-    int n = snprintf(line, sizeof line, PLACE_FORMAT, place->device, place->inode,
-                     place->offset);
+    int n = print_place(line, sizeof line, place);
     return pwrite(journal->fd, line, (size_t)n, journal->place) == n;
 }
 
@@ -164,18 +168,57 @@ static struct place read_place(struct journal *journal)
     return place;
 }
 
-static bool begin(struct journal *journal, const char *path, const char *identity,
+/* The first two lines of a new one. */
+static struct text make_head(const char *identity)
+{
+    const struct place nowhere = {0};
+    char line[160];
+    struct text head = {0};
+    print_place(line, sizeof line, &nowhere);
+    text_add_string(&head, identity);
+    text_add_string(&head, "\n");
+    text_add_string(&head, line);
+    return head;
+}
+
+/* Nothing is in it but a part of its head: its run was killed just then, or the disk full. */
+static bool is_unbegun(struct journal *journal, const struct text *head, off_t size)
+{
+    char *there = size < (off_t)head->size ? malloc((size_t)size + 1) : NULL;
+    bool is = there && pread(journal->fd, there, (size_t)size, 0) == size &&
+              memcmp(there, head->data, (size_t)size) == 0;
+    free(there);
+    return is;
+}
+
+static bool begin(struct journal *journal, const char *path, const struct text *head,
                   struct text *error)
 {
-    struct place nowhere = {0};
-    size_t n = strlen(identity);
-    bool ok = fds_write(journal->fd, identity, n) && fds_write(journal->fd, "\n", 1);
-    journal->place = (off_t)n + 1;
-    ok = ok && note_place(journal, &nowhere);
-    journal->body = journal->end = ok ? lseek(journal->fd, 0, SEEK_END) : 0;
-    ok = ok && fsync(journal->fd) == 0;
+    const char *newline = memchr(head->data, '\n', head->size);
+    journal->place = newline - head->data + 1;
+    journal->body = journal->end = (off_t)head->size;
+    bool ok = ftruncate(journal->fd, 0) == 0 &&
+              fds_write(journal->fd, head->data, head->size) && fsync(journal->fd) == 0;
     if (!ok)
         text_format(error, "%s: %s", path, strerror(errno));
+    return ok;
+}
+
+/* What is there, or from the beginning. */
+static bool enter(struct journal *journal, const char *path, const char *identity,
+                  off_t size, struct text *error)
+{
+    struct text head = make_head(identity);
+    bool ok;
+    if (head.failed) {
+        text_add_string(error, "out of memory");
+        ok = false;
+    } else if (is_unbegun(journal, &head, size)) {
+        ok = begin(journal, path, &head, error);
+    } else {
+        ok = scan(journal, path, identity, error);
+    }
+    text_free(&head);
     return ok;
 }
 
@@ -197,8 +240,7 @@ struct journal *journal_open(const char *path, const char *identity, bool unorde
         text_format(error, "%s is not a regular file", path);
     } else if (flock(journal->fd, LOCK_EX | LOCK_NB) < 0) {
         text_format(error, "%s: another run writes it", path);
-    } else if (st.st_size == 0 ? begin(journal, path, identity, error)
-                               : scan(journal, path, identity, error)) {
+    } else if (enter(journal, path, identity, st.st_size, error)) {
         return journal;
     }
     journal_close(journal);
@@ -217,7 +259,9 @@ static bool copy(struct journal *journal, off_t from, int fd)
         ok = n > 0 && fds_write(fd, buffer, (size_t)n);
         from += n;
     }
+    int error = errno;
     free(buffer);
+    errno = error;
     return ok;
 }
 
@@ -244,6 +288,7 @@ bool journal_replay(struct journal *journal, int fd, struct text *error)
     struct stat st;
     struct place was = read_place(journal), is = {0};
     off_t done = 0;
+    errno = 0;
     if (fstat(fd, &st) < 0) {
         text_format(error, "standard output: %s", strerror(errno));
         return false;
@@ -261,18 +306,21 @@ bool journal_replay(struct journal *journal, int fd, struct text *error)
                             "empty it, and all of it is written again");
             return false;
         }
-        if (lseek(fd, 0, SEEK_END) < 0)
+        if (lseek(fd, 0, SEEK_END) < 0) {
+            text_format(error, "standard output: %s", strerror(errno));
             return false;
+        }
     }
     if (!note_place(journal, &is)) {
         text_format(error, "the journal: %s", strerror(errno));
         return false;
     }
-    if (!copy(journal, journal->body + done, fd)) {
-        text_format(error, "standard output: %s", strerror(errno));
-        return false;
-    }
-    return true;
+    if (copy(journal, journal->body + done, fd))
+        return true;
+    int problem = errno;
+    text_format(error, "standard output: %s", strerror(problem));
+    errno = problem;
+    return false;
 }
 
 /* ---- adding ---------------------------------------------------------------------- */

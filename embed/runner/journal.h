@@ -18,7 +18,8 @@ struct journal *journal_open(const char *path, const char *identity, bool unorde
 bool journal_has(const struct journal *journal, uint64_t index);
 /* How many were, and how many of these have failed. */
 uint64_t journal_count(const struct journal *journal, uint64_t *failed);
-/* Writes to `fd` what was done before and is not there yet. False: `error` says why. */
+/* Writes to `fd` what was done before and is not there yet. False: `error` says why; errno is
+ * EPIPE when nobody reads it. */
 bool journal_replay(struct journal *journal, int fd, struct text *error);
 /* Adds whole lines, before they go anywhere else. False: errno says why. */
 bool journal_add(struct journal *journal, const char *data, size_t size);

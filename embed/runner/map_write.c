@@ -33,6 +33,12 @@ struct writer {
 
 /* ---- what is written ------------------------------------------------------------- */
 
+static void lose_reader(struct map *map)
+{
+    map->broken_pipe = true;
+    map_stop(map);
+}
+
 static void flush(struct writer *writer)
 {
     struct map *map = writer->map;
@@ -187,6 +193,7 @@ static bool ends_run(struct map *map, const subhost_outcome *outcome,
     if (outcome->kind == SUBHOST_CANCELLED ||
         (outcome->kind != SUBHOST_TIMED_OUT && outcome->cancel_reason >= 0 &&
          outcome->cancel_reason != SUBHOST_BY_DEADLINE)) {
+        atomic_store(&map->cancelled, outcome->status);
         map_stop(map); /* a signal: it is said at the end */
         return true;
     }

@@ -122,6 +122,44 @@ def pipes_and_files(folder):
 
 
 @test
+def a_reader_that_goes_away(folder):
+    """It ends the run as any filter, also while it gets what was done before."""
+    script(folder, "def same(x): return x\n", "same.py")
+    (folder / "in").write_text("".join(f"{i}\n" for i in range(20000)))
+    command = [SUBHOST, "map", "--resume", "journal", "same:same", "in"]
+    equal(subhost(*command[1:], cwd=folder).status, 0, "a whole run")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               cwd=folder, env=environment(), text=True)
+    first = process.stdout.readline()
+    process.stdout.close()
+    equal((json.loads(first)["index"], process.wait(30 * PATIENCE), process.stderr.read()),
+          (0, -signal.SIGPIPE, "subhost: map: 20000 items were done before\n"), "by SIGPIPE")
+
+
+@test
+def a_head_that_was_cut(folder):
+    """By a kill, or a full disk, in the moment in which the journal began."""
+    script(folder, "def same(x): return x\n", "same.py")
+    arguments = ["map", "--resume", "journal", "same:same"]
+    whole = subhost(*arguments, input="1\n2\n", cwd=folder).out
+    journal = folder / "journal"
+    head = b"".join(journal.read_bytes().splitlines(keepends=True)[:2])
+    size = len(head)
+    # As it was written first: without a place.
+    place = b'{"device": %20d, "inode": %20d, "offset": %20d}\n' % (0, 0, 0)
+    head = head.split(b"\n")[0] + b"\n" + place
+    equal(len(head), size, "as long as it is")
+    for cut in 1, size // 3, head.index(b"\n") + 1, size - 1:
+        journal.write_bytes(head[:cut])
+        got = subhost(*arguments, input="1\n2\n", cwd=folder)
+        equal((got.status, got.out, got.err), (0, whole, ""),
+              f"{cut} bytes of it: from the beginning")
+    journal.write_bytes(b"{}")
+    got = subhost(*arguments, input="1\n2\n", cwd=folder)
+    equal((got.status, journal.read_bytes()), (125, b"{}"), "another file is left alone")
+
+
+@test
 def mistakes(folder):
     prepare(folder)
     subhost("map", "--resume", "journal", "functions:slow", input="1\n", cwd=folder)
