@@ -59,9 +59,11 @@ void map_progress(const struct map *map, int64_t started_at, bool last)
     memset(bar, '#', (size_t)(full > BAR_WIDTH ? BAR_WIDTH : full));
     bar[BAR_WIDTH] = '\0';
     format_time(taken, sizeof taken, seconds);
-    if (!last && part > 0 && part < 1) {
+    if (!last && part > 0 && part < 1 && written > 0) {
         char time[24];
-        format_time(time, sizeof time, seconds * (1 - part) / part);
+        /* What was done before this run has not taken any of its time. */
+        double now = (double)written / (double)(written + atomic_load(&map->skip));
+        format_time(time, sizeof time, seconds * (1 - part) / (part * now));
         snprintf(left, sizeof left, ", %s left", time);
     }
     int n = part < 0
