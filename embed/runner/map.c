@@ -379,6 +379,8 @@ static int conclude(struct map *map)
     }
     if (ended_by)
         return 128 + ended_by;
+    if (atomic_load(&map->cancelled))
+        return atomic_load(&map->cancelled);
     return atomic_load(&map->failed) > 0 ? 1 : 0;
 }
 

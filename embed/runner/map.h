@@ -75,6 +75,8 @@ struct map {
     atomic_size_t result_size; /* of an item lately: argument and result */
     int done_fd;               /* readable when the writer has ended */
     bool broken_pipe;
+    atomic_int
+        cancelled; /* the status of what was ended, but not by a signal to the runner */
     struct journal *journal; /* NULL: none */
 };
 

@@ -53,8 +53,7 @@ static void flush(struct writer *writer)
     if (!writer->broken && !fds_write(map->fds.out, out->data, out->size)) {
         writer->broken = true;
         if (errno == EPIPE) {
-            map->broken_pipe = true;
-            map_stop(map);
+            lose_reader(map);
         } else {
             map_fail(map, STATUS_FAILED, "standard output: %s", strerror(errno));
         }
@@ -364,7 +363,10 @@ void *map_write(void *arg)
         map_fail(map, STATUS_FAILED, "out of memory");
     struct text why = {0};
     if (map->journal && !journal_replay(map->journal, map->fds.out, &why)) {
-        map_fail(map, STATUS_FAILED, "%.*s", (int)why.size, why.data);
+        if (errno == EPIPE)
+            lose_reader(map);
+        else
+            map_fail(map, STATUS_FAILED, "%.*s", (int)why.size, why.data);
         writer.broken = true;
     }
     text_free(&why);
