@@ -652,6 +652,16 @@ static bool is_refused_module(subhost_interp *interp, const subhost_task *task,
     return is;
 }
 
+/* What the program has printed past Python, in C. Left to exit() it would be the process's main
+ * thread that waits for a slow reader, where no deadline and no signal ends that. */
+static void flush_stdio(const subhost_interp *interp, const subhost_task *task)
+{
+    if (!interp->host->options.take_signals || task->is_call || task->worker)
+        return;
+    Py_BEGIN_ALLOW_THREADS fflush(stdout);
+    Py_END_ALLOW_THREADS
+}
+
 void subhost__program_run(subhost_interp *interp, subhost_task *task,
                           subhost_outcome *outcome, char **detail)
 {
@@ -695,6 +705,7 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     flushed |= flush_stream("stderr", false);
     if (flushed < 0)
         outcome->status = STATUS_FLUSH_FAILED;
+    flush_stdio(interp, task);
     PyObject *rearmed =
         task->calls_value ? NULL : subhost__prelude_call(interp, "rearm", "()");
     Py_XDECREF(rearmed);

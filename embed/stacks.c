@@ -5,7 +5,9 @@
  * bytecodes, a blocked one from inside its interruptible call, and nobody is stopped. One
  * that does not answer (C code that keeps its GIL) is shown as the kernel sees it. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,10 @@
 #include "process.h"
 
 #define ANSWER_TIMEOUT SUBHOST_MSEC(100)
+/* How long a dump may wait, in total, for who reads it: it is the main thread that waits. */
+#define READER_TIMEOUT SUBHOST_MSEC(100)
+/* What poll(2) promises to a pipe's writer: this much, at least, does not wait. */
+#define WRITE_SIZE ((size_t)4096)
 #define MAX_FRAMES 200
 
 /* One interpreter's part of a dump; freed by the last of the asker and the answerer. */
@@ -90,20 +96,45 @@ static void answer(void *data)
 
 /* ---- on the main thread --------------------------------------------------------- */
 
-/* Written in pieces of the kernel's choice, with a bound: the reader may be gone. */
-static void put(int fd, const char *text, size_t size)
+/* Where a dump goes. What its reader does not take in time is dropped. */
+struct sink {
+    int fd;
+    int64_t deadline;
+};
+
+/* Of the last dump something was dropped: nobody reads there, and the next does not wait. */
+static int unread_fd = -1;
+
+static bool is_ready(const struct sink *sink)
 {
-    for (int tries = 0; size > 0 && tries < 100; tries++) {
-        ssize_t n = write(fd, text, size);
-        if (n < 0)
+    struct pollfd ready = {.fd = sink->fd, .events = POLLOUT};
+    int64_t left = sink->fd == unread_fd ? 0 : sink->deadline - subhost__now();
+    return poll(&ready, 1, left > 0 ? (int)(left / 1000000) : 0) > 0;
+}
+
+static void put(struct sink *sink, const char *text, size_t size)
+{
+    while (size > 0 && sink->fd >= 0) {
+        if (!is_ready(sink)) {
+            unread_fd = sink->fd;
+            sink->fd = -1;
             return;
+        }
+        ssize_t n = write(sink->fd, text, size < WRITE_SIZE ? size : WRITE_SIZE);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            sink->fd = -1;
+            return;
+        }
+        unread_fd = -1;
         text += n;
         size -= (size_t)n;
     }
 }
 
-static void put_format(int fd, const char *format, ...) SUBHOST_PRINTF(2, 3);
-static void put_format(int fd, const char *format, ...)
+static void put_format(struct sink *sink, const char *format, ...) SUBHOST_PRINTF(2, 3);
+static void put_format(struct sink *sink, const char *format, ...)
 {
     char buffer[512];
     va_list args;
@@ -111,7 +142,7 @@ static void put_format(int fd, const char *format, ...)
     int n = vsnprintf(buffer, sizeof buffer, format, args);
     va_end(args);
     if (n > 0)
-        put(fd, buffer, (size_t)n < sizeof buffer ? (size_t)n : sizeof buffer - 1);
+        put(sink, buffer, (size_t)n < sizeof buffer ? (size_t)n : sizeof buffer - 1);
 }
 
 /* The first line of /proc/self/task/TID/NAME, "" when there is none. */
@@ -129,9 +160,9 @@ static void read_proc(pid_t tid, const char *name, char *buffer, size_t size)
     close(fd);
 }
 
-static void put_native(int fd, subhost_interp *interp)
+static void put_native(struct sink *sink, subhost_interp *interp)
 {
-    put_format(fd,
+    put_format(sink,
                "(no safe point within 100 ms: C code that keeps the GIL, or a call that "
                "is not interruptible)\n");
     pthread_mutex_lock(&interp->threads_lock);
@@ -143,7 +174,7 @@ static void put_native(int fd, subhost_interp *interp)
         read_proc(thread->tid, "wchan", wchan, sizeof wchan);
         read_proc(thread->tid, "syscall", syscall_line, sizeof syscall_line);
         const char *state = strrchr(stat, ')');
-        put_format(fd, "Thread tid %d: state %c, kernel function %s, system call %s\n",
+        put_format(sink, "Thread tid %d: state %c, kernel function %s, system call %s\n",
                    (int)thread->tid, state && state[1] ? state[2] : '?',
                    *wchan ? wchan : "-", *syscall_line ? syscall_line : "-");
     }
@@ -190,7 +221,7 @@ static void wait_for(struct dump **dumps, size_t count, int64_t deadline)
 }
 
 /* The interpreter's headline; false when there is nothing to be said of it. */
-static bool put_headline(int fd, subhost_interp *interp)
+static bool put_headline(struct sink *sink, subhost_interp *interp)
 {
     char task[64] = "";
     pthread_mutex_lock(&interp->lock);
@@ -200,7 +231,7 @@ static bool put_headline(int fd, subhost_interp *interp)
     pthread_mutex_unlock(&interp->lock);
     if (state == INTERP_ENDED || state == INTERP_FAILED)
         return false;
-    put_format(fd, "Interpreter %u (%s, %s%s):\n", interp->serial, interp->name,
+    put_format(sink, "Interpreter %u (%s, %s%s):\n", interp->serial, interp->name,
                subhost__interp_state_name(state), task);
     return true;
 }
@@ -231,16 +262,17 @@ void subhost__stacks_request(subhost_host *host, int fd)
     for (subhost_interp *interp = first; interp; interp = interp->next, i++)
         dumps[i] = is_reachable(interp) ? ask(interp) : NULL;
     wait_for(dumps, count, deadline);
+    struct sink sink = {.fd = fd, .deadline = subhost__now() + READER_TIMEOUT};
     i = 0;
     for (subhost_interp *interp = first; interp; interp = interp->next, i++) {
         bool answered = dumps[i] && atomic_load(&dumps[i]->done) && dumps[i]->text;
-        if (put_headline(fd, interp)) {
+        if (put_headline(&sink, interp)) {
             if (interp->process)
                 subhost__process_dump(interp->process); /* on its own stderr */
             else if (answered)
-                put(fd, dumps[i]->text, dumps[i]->size);
+                put(&sink, dumps[i]->text, dumps[i]->size);
             else
-                put_native(fd, interp);
+                put_native(&sink, interp);
         }
         if (dumps[i])
             unref(dumps[i]);

@@ -279,7 +279,8 @@ SUBHOST_API int subhost_recycle_wanted(const subhost_host *host);
 
 /* Writes the Python stacks of all threads of all interpreters to `fd` without stopping
  * them; a thread that does not reach a safe point within 100 ms is reported from /proc
- * instead. Main thread, no GIL, blocks up to 200 ms. */
+ * instead. What the reader of `fd` does not take within 100 ms is dropped. Main thread, no
+ * GIL, blocks up to 200 ms. */
 SUBHOST_API int subhost_dump_stacks(subhost_host *host, int fd, subhost_error **err);
 
 /* ---- interpreters --------------------------------------------------------------- */

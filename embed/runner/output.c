@@ -1,4 +1,4 @@
-/* Lines of workers and tasks, with their names, to stdout and stderr.
+/* Lines of workers and tasks, with their names, and the runner's own, to stdout and stderr.
  *
  * They are queued and written only as far as that does not wait: a reader that is slow or
  * gone must not hold up the main thread, which signals and deadlines need. What nobody
@@ -8,7 +8,9 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,17 +22,22 @@
 /* With a full queue a reader is waited for so long, by who writes; of one that takes nothing
  * meanwhile the rest is dropped, until it takes some again. */
 #define PATIENCE SUBHOST_MSEC(5000)
+/* What the end of the process waits, in total, for readers of what was not captured: of the
+ * runner's own lines, and of what the C library still holds. */
+#define LAST_PATIENCE SUBHOST_MSEC(1000)
 
 struct queue {
     char *text;
     size_t first, size, room; /* `size` bytes from `first` on */
     unsigned long long dropped;
     int64_t full_since; /* nothing was taken since, and it is full; 0: neither */
+    bool captured;      /* it had lines of programs, which are not to be lost */
     bool gone;          /* nobody will ever read it */
     int error;          /* that said so */
 };
 
 static struct queue queues[2];
+static int64_t last_patience = LAST_PATIENCE; /* what is left of it */
 
 static int64_t now(void)
 {
@@ -110,6 +117,7 @@ int output_line(subhost_host *host, const subhost_output *output, void *data)
 {
     struct queue *queue = &queues[output->stream == 2];
     (void)host, (void)data;
+    queue->captured = true;
     if (queue->gone)
         return SUBHOST_OUTPUT_CLOSED;
     if (queue->size < QUEUE_MAX) {
@@ -129,27 +137,88 @@ int output_line(subhost_host *host, const subhost_output *output, void *data)
     return SUBHOST_OUTPUT_FULL;
 }
 
-bool output_finish(int64_t timeout)
+/* False: some is left. */
+static bool write_until(int64_t deadline)
 {
-    int64_t deadline = now() + timeout;
     while (output_write()) {
         struct pollfd ready[2] = {
             {.fd = queues[0].size > 0 ? STDOUT_FILENO : -1, .events = POLLOUT},
             {.fd = queues[1].size > 0 ? STDERR_FILENO : -1, .events = POLLOUT}};
         int64_t left = deadline - now();
         if (left <= 0 || poll(ready, 2, (int)(left / 1000000 + 1)) == 0)
-            break;
+            return false;
     }
-    struct pollfd tell = {.fd = STDERR_FILENO, .events = POLLOUT};
-    for (int i = 0; i < 2 && poll(&tell, 1, 0) > 0; i++) {
+    return true;
+}
+
+/* The runner's own lines, for what is left of the last patience. */
+static void write_last(void)
+{
+    int64_t start = now();
+    write_until(start + last_patience);
+    last_patience -= now() - start;
+}
+
+void output_say(const char *format, ...)
+{
+    struct queue *queue = &queues[1];
+    static bool registered;
+    va_list args;
+    char *text;
+    va_start(args, format);
+    int size = vasprintf(&text, format, args);
+    va_end(args);
+    if (size < 0)
+        return;
+    if (!queue->gone)
+        append(queue, text, (size_t)size);
+    free(text);
+    write_some(queue, STDERR_FILENO);
+    if (queue->size > 0 && !registered)
+        registered = atexit(write_last) == 0;
+}
+
+bool output_finish(int64_t timeout)
+{
+    bool complete = true;
+    if (queues[0].captured || queues[1].captured)
+        write_until(now() + timeout);
+    for (int i = 0; i < 2; i++) {
+        if (!queues[i].captured || (!queues[i].error && !queues[i].size))
+            continue;
+        complete = false;
         if (queues[i].error && queues[i].error != EPIPE)
-            fprintf(stderr, "subhost: %s: %s\n", i == 0 ? "stdout" : "stderr",
-                    strerror(queues[i].error));
+            output_say("subhost: %s: %s\n", i == 0 ? "stdout" : "stderr",
+                       strerror(queues[i].error));
         else if (queues[i].size > 0)
-            fprintf(stderr,
-                    "subhost: %zu bytes of captured output are lost: nobody reads "
-                    "them\n",
-                    queues[i].size);
+            output_say(
+                "subhost: %zu bytes of captured output are lost: nobody reads them\n",
+                queues[i].size);
+        queues[i].size = 0;
     }
-    return !queues[0].error && !queues[1].error && !queues[0].size && !queues[1].size;
+    write_last();
+    return complete;
+}
+
+/* Its lock may be a thread's that waits for the same reader. */
+static bool flush_now(FILE *stream)
+{
+    if (__fpending(stream) == 0)
+        return true;
+    struct pollfd ready = {.fd = fileno(stream), .events = POLLOUT};
+    int64_t start = now();
+    bool can =
+        poll(&ready, 1, last_patience > 0 ? (int)(last_patience / 1000000) : 0) > 0;
+    last_patience -= now() - start;
+    if (!can || ftrylockfile(stream) != 0)
+        return false;
+    fflush_unlocked(stream);
+    funlockfile(stream);
+    return true;
+}
+
+bool output_flush(void)
+{
+    bool flushed = flush_now(stdout);
+    return flush_now(stderr) && flushed;
 }

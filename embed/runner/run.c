@@ -41,15 +41,14 @@ static int check_file(const char *path)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
         int error = errno;
-        fprintf(stderr, "subhost: can't open file '%s': %s\n", path, strerror(error));
+        output_say("subhost: can't open file '%s': %s\n", path, strerror(error));
         return error == ENOENT || error == ENOTDIR ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN;
     }
     int status = 0;
     if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
         if (faccessat(fd, "__main__.py", F_OK, 0) != 0 &&
             faccessat(fd, "__main__.pyc", F_OK, 0) != 0) {
-            fprintf(
-                stderr,
+            output_say(
                 "subhost: '%s' is a directory without a __main__.py: name the program "
                 "in it, or use -m\n",
                 path);
@@ -69,18 +68,17 @@ static void on_end(subhost_task *task, void *data)
     subhost_task_wait(task, 0, &outcome, NULL);
     run->running--;
     if (outcome.kind == SUBHOST_FAILED)
-        fprintf(stderr, "subhost: %s: %s\n", subhost_task_name(task), outcome.detail);
+        output_say("subhost: %s: %s\n", subhost_task_name(task), outcome.detail);
     if (outcome.kind == SUBHOST_ABANDONED) {
         run->abandoned = true;
-        fprintf(stderr,
-                "subhost: %s could not be interrupted within the grace period and was "
-                "abandoned\n",
-                subhost_task_name(task));
+        output_say("subhost: %s could not be interrupted within the grace period and was "
+                   "abandoned\n",
+                   subhost_task_name(task));
     }
     if (!run->recycle && subhost_recycle_wanted(run->host)) {
         run->recycle = true;
-        fprintf(stderr, "subhost: quarantine.limit is reached: this process should be "
-                        "replaced\n");
+        output_say("subhost: quarantine.limit is reached: this process should be "
+                   "replaced\n");
     }
     int status = outcome.status;
     if (status && run->failed++ == 0)
@@ -105,8 +103,7 @@ void run_print_stats(subhost_host *host)
     struct rusage usage;
     subhost_get_stats(host, &stats);
     getrusage(RUSAGE_SELF, &usage);
-    fprintf(
-        stderr,
+    output_say(
         "subhost: interpreters %llu created, %llu abandoned; tasks %llu started, %llu "
         "ended; forks %llu\n"
         "subhost: cancels %llu, latency last %.3f ms, max %.3f ms; signals %llu; "
@@ -131,19 +128,19 @@ void run_check_trail(subhost_host *host)
     subhost_stats stats = SUBHOST_STATS_INIT;
     subhost_error *err = NULL;
     if (subhost_trail_flush(host, TRAIL_PATIENCE, &err) != 0)
-        fprintf(stderr, "subhost: the trail is not complete: %s\n",
-                subhost_error_message(err));
+        output_say("subhost: the trail is not complete: %s\n",
+                   subhost_error_message(err));
     subhost_error_free(err);
     subhost_get_stats(host, &stats);
     if (stats.trail_lost > 0)
-        fprintf(stderr, "subhost: the trail: %llu of %llu events were lost\n",
-                (unsigned long long)stats.trail_lost,
-                (unsigned long long)stats.trail_events);
+        output_say("subhost: the trail: %llu of %llu events were lost\n",
+                   (unsigned long long)stats.trail_lost,
+                   (unsigned long long)stats.trail_events);
 }
 
 static int fail(subhost_error *err)
 {
-    fprintf(stderr, "subhost: %s\n", subhost_error_message(err));
+    output_say("subhost: %s\n", subhost_error_message(err));
     subhost_error_free(err);
     return STATUS_FAILED;
 }
@@ -255,7 +252,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
     run.tasks = calloc((size_t)options->workers, sizeof *run.tasks);
     if (!run.tasks) {
         subhost_close(run.host, SUBHOST_CLOSE_EXITING, 0, NULL);
-        fprintf(stderr, "subhost: out of memory\n");
+        output_say("subhost: out of memory\n");
         return STATUS_FAILED;
     }
     int code = run_bind_natives(run.host, &options->natives, &err);
@@ -280,14 +277,14 @@ static int run_under(subhost_policy *policy, const struct options *options)
                                  run.abandoned ? 0 : run.grace, &err) == 0;
     if (!output_finish(run.grace) && status == 0)
         status = STATUS_FLUSH_FAILED;
-    if (!orderly) {
-        subhost_error_free(err);
-        /* Threads that cannot be stopped run on: exit() would take the ground from under
-         * them. What the C library still holds is written all the same. */
-        fflush(stdout);
-        fflush(stderr); /* not all: a thread in fgets() keeps stdin's lock */
+    bool flushed = output_flush();
+    if (!flushed && status == 0)
+        status = STATUS_FLUSH_FAILED;
+    subhost_error_free(err);
+    /* Threads that cannot be stopped run on: exit() would take the ground from under them. And
+     * it would wait for a reader that there may never be. */
+    if (!orderly || !flushed)
         _exit(status);
-    }
     subhost_interp_release(run.only);
     return status;
 }

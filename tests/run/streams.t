@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """stdin, stdout and stderr of a program, also where they are closed, full or a terminal."""
+import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import PYTHON, SUBHOST, equal, hosted, main, ok, run, same, script, spawn, test
+from tap import PATIENCE, PYTHON, SUBHOST, equal, hosted, main, ok, run, same, script, spawn, test
 
 
 def closed_pipe():
@@ -96,6 +99,68 @@ def broken_pipe(tmp):
     os.close(writer)
     same_in_shell("$RUN -c 'for i in range(10**6): print(i)' 2>/dev/null | head -1; "
                   "echo ${PIPESTATUS[0]}", "| head -1")
+
+
+def full_pipe():
+    """Both ends of a pipe that is full."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * size)
+    os.set_blocking(writer, True)
+    return reader, writer
+
+
+@test
+def nobody_reads(tmp):
+    """stdout or stderr is a full pipe: deadlines, Ctrl-C and stack dumps work all the same."""
+    sleep, busy = "import time; time.sleep(60)", "while True: pass"
+    limits = ("--timeout", "300ms", "--grace", "300ms")
+    INT, USR1 = signal.SIGINT, signal.SIGUSR1
+    cases = [
+        # name, stream, options, code, signals, statuses, seconds at most after the last signal
+        ("a deadline", "stderr", limits, sleep, (), (124, 137), 2.5),
+        ("a deadline, in C that cannot be interrupted", "stderr", limits, "3**3**20", (), (137,),
+         2.5),
+        ("printed in C, and a deadline", "stdout", limits,
+         "import ctypes; ctypes.CDLL(None).puts(b'x')", (), (124, 137), 2.5),
+        ("Ctrl-C", "stderr", ("--grace", "300ms"), sleep, (INT,), (130, 137), 2),
+        ("Ctrl-C twice", "stderr", (), "1 / 0", (INT, INT), (130,), 0.5),
+        ("Ctrl-C after the grace period", "stderr", ("--grace", "100ms"), "3**3**20",
+         (INT, INT), (130, 137, -INT), 2),  # the host may be closed already: a shell's 130
+        ("stack dumps, then Ctrl-C twice", "stderr", (), busy, (USR1, USR1, INT, INT),
+         (130,), 0.5),
+        ("--stats", "stderr", ("--stats",), "pass", (), (0,), 2.5),
+    ]
+    pipes, running = [], []
+    for isolation in ("interpreter", "process"):
+        for case in cases:
+            pipes.append(full_pipe())
+            streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL,
+                       case[1]: pipes[-1][1]}
+            running.append((f"{isolation}: {case[0]}", case, subprocess.Popen(
+                [SUBHOST, "run", "--isolation", isolation, *case[2], "-c", case[3]],
+                stdin=subprocess.DEVNULL, start_new_session=True, **streams)))
+    time.sleep(2.0 * PATIENCE)  # all have started
+    for name, (_, stream, _, _, signals, statuses, most), process in running:
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.4)
+        since = time.monotonic()
+        try:
+            status = process.wait(most * PATIENCE)
+        except subprocess.TimeoutExpired:
+            status = "hangs"
+        ok(status in statuses, f"{stream} is full: {name}", status=status,
+           late=time.monotonic() - since)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for pipe in pipes:
+        os.close(pipe[0])
+        os.close(pipe[1])
 
 
 @test
