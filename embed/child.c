@@ -76,16 +76,6 @@ static void close_between(int first, int last)
         syscall(SYS_close, fd);
 }
 
-/* To a low number, if one is free: select() and RLIMIT_NOFILE are the program's. */
-static void lower(int *fd)
-{
-    int copy = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    if (copy >= 0)
-        syscall(SYS_close, copy < *fd ? *fd : copy);
-    if (copy >= 0 && copy < *fd)
-        *fd = copy;
-}
-
 /* What stays open: stdio and the two wires. */
 static void close_inherited(struct child_birth *birth)
 {
@@ -101,8 +91,6 @@ static void close_inherited(struct child_birth *birth)
     close_between(3, low - 1);
     close_between(low + 1, high - 1);
     close_between(high + 1, INT32_MAX);
-    lower(&birth->control);
-    lower(&birth->service);
 }
 
 static void prelude(struct child_birth *birth)

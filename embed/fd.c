@@ -8,9 +8,11 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define HIDDEN_MAX 65536 /* beyond it they are not hidden: nobody counts that far */
+#define FIRST_NUMBER 512
 
 static _Atomic uint64_t hidden[HIDDEN_MAX / 64];
 
@@ -28,20 +30,39 @@ static int hide(int fd)
     return fd;
 }
 
+/* From here on the host's have their numbers. Low ones are the program's: it may say
+ * dup2(file, 3), and select() knows 1024. */
+static int first_number(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= 2 * FIRST_NUMBER)
+        return FIRST_NUMBER;
+    return (int)limit.rlim_cur / 2;
+}
+
+static int copy_high(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, first_number()); }
+
+static int copy_anywhere(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1); }
+
 int subhost__fd_dup(int fd)
 {
-    return hide(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+    int copy = copy_high(fd);
+    return hide(copy < 0 ? copy_anywhere(fd) : copy);
 }
 
 int subhost__fd_take(int fd)
 {
-    if (fd < 0 || fd > STDERR_FILENO)
-        return hide(fd);
-    int moved = subhost__fd_dup(fd);
+    if (fd < 0)
+        return fd;
+    int moved = copy_high(fd);
+    if (moved < 0 && fd > STDERR_FILENO)
+        return hide(fd); /* there is no room up there */
+    if (moved < 0)
+        moved = copy_anywhere(fd);
     int error = errno;
     close(fd);
     errno = error;
-    return moved;
+    return hide(moved);
 }
 
 void subhost__fd_close(int fd)

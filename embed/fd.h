@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-/* Makes it the host's: out of 0 to 2, and hidden. Returns it, or the number it has now; -1
- * with errno, also for -1. Any thread. */
+/* Makes it the host's: out of the low numbers if it can, out of 0 to 2 in any case, and hidden.
+ * Returns the number it has now; -1 with errno, also for -1. Any thread. */
 int subhost__fd_take(int fd);
 /* A copy that is the host's, or -1 with errno. Any thread. */
 int subhost__fd_dup(int fd);

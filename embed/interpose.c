@@ -98,7 +98,7 @@ extern char *__fgets_chk(char *buffer, size_t size, int n, FILE *stream);
     X(__fgets_chk) X(__poll_chk) X(clock_nanosleep) X(epoll_wait) X(fcntl64) X(fgets)   \
     X(pause) X(poll) X(ppoll) X(pthread_create) X(select) X(sem_clockwait)              \
     X(sem_timedwait) X(sem_wait) X(sigwait) X(close) X(close_range) X(kill) X(killpg)   \
-    X(raise) X(pthread_kill)
+    X(raise) X(pthread_kill) X(dup2) X(dup3)
 /* clang-format on */
 
 FIND_REAL(WRAPPED)
@@ -651,7 +651,7 @@ WRAP_KILL(pthread_kill, (pthread_t thread, int signo), (thread, signo), true)
 /* ---- closing -------------------------------------------------------------------- */
 
 /* Programs close what they do not know: os.closerange(3, 4096). To a hosted thread the
- * host's own descriptors are not open. */
+ * host's own descriptors are not open, and their numbers cannot be had. */
 
 static bool is_hidden(int fd)
 {
@@ -680,6 +680,29 @@ EXPORT int close_range(unsigned first, unsigned last, int flags)
         first = fd + 1;
     }
     return first <= last ? real_close_range(first, last, flags) : 0;
+}
+
+/* A child between fork and exec has a table of its own, where the host needs none. */
+static bool is_taken(int fd) { return is_hidden(fd) && getpid() == subhost__host()->pid; }
+
+EXPORT int dup2(int fd, int target)
+{
+    REAL(dup2)
+    if (is_taken(target) && target != fd) {
+        errno = EBUSY;
+        return -1;
+    }
+    return real_dup2(fd, target);
+}
+
+EXPORT int dup3(int fd, int target, int flags)
+{
+    REAL(dup3)
+    if (is_taken(target) && target != fd) {
+        errno = EBUSY;
+        return -1;
+    }
+    return real_dup3(fd, target, flags);
 }
 
 /* ---- threads -------------------------------------------------------------------- */
