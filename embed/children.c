@@ -77,6 +77,7 @@ static void on_fork(subhost_host *host, struct child *child, struct frame *frame
         refuse_fork(child, frame->id, why);
         return;
     }
+    subhost__signals_keep_children(host);
     struct fork_request *request = subhost__fork_request_new();
     unsigned taken = 0;
     if (request) {

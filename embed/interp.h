@@ -584,6 +584,8 @@ void subhost__raise_arm(subhost_interp *interp, struct thread *self);
 /* In a forked child: the dispositions that the process began with. Async-signal-safe. */
 void subhost__signals_child(void);
 int subhost__signals_open(subhost_host *host, subhost_error **err);
+/* Before the host forks: where SIGCHLD is ignored the kernel keeps no exit status. Main thread. */
+void subhost__signals_keep_children(subhost_host *host);
 void subhost__signals_close(subhost_host *host);
 /* Routes what the handler has noted; returns the number of signals. Main thread. */
 int subhost__signals_dispatch(subhost_host *host);

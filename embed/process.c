@@ -31,6 +31,8 @@
 /* From the end of a child, or its SIGKILL, to its exit status. */
 #define STATUS_TIMEOUT SUBHOST_MSEC(2000)
 
+#define STATUS_UNKNOWN 125 /* as of anything else that the host could not do */
+
 #define PROCESS_STATES(X)                                                                \
     X(PROCESS_NEW)                                                                       \
     X(PROCESS_ASKED)                                                                     \
@@ -153,6 +155,7 @@ static void ask(struct process *process)
         subhost__process_not_forked(process, why);
         return;
     }
+    subhost__signals_keep_children(host);
     struct fork_request *request = subhost__fork_request_new();
     int error = ENOMEM;
     if (request) {
@@ -312,14 +315,16 @@ static void on_ended(struct process *process, const struct frame *frame)
     free(detail);
 }
 
-/* What the child's programs want of signals: the host takes these, and passes them on. */
+/* What the child's programs want of signals: the host takes these, and passes them on. Not
+ * SIGCHLD: their children are not ours, and ours would lose their exit status. */
 static void on_signals(struct process *process, const struct frame *frame)
 {
     subhost_interp *interp = process->interp;
     struct unpack unpack = {.data = frame->data, .size = frame->size};
-    uint64_t handled = subhost__unpack_u64(&unpack);
-    uint64_t ignored = subhost__unpack_u64(&unpack);
-    uint64_t by_default = subhost__unpack_u64(&unpack);
+    const uint64_t passed = ~SIGNAL_BIT(SIGCHLD);
+    uint64_t handled = subhost__unpack_u64(&unpack) & passed;
+    uint64_t ignored = subhost__unpack_u64(&unpack) & passed;
+    uint64_t by_default = subhost__unpack_u64(&unpack) & passed;
     uint64_t changed =
         (handled ^ atomic_exchange(&interp->signals_handled, handled)) |
         (ignored ^ atomic_exchange(&interp->signals_ignored, ignored)) |
@@ -412,7 +417,11 @@ static void conclude(struct process *process, const char *why)
     char text[160];
     if (atomic_load(&cancel->requested))
         outcome.cancel_reason = (int)cancel->reason;
-    if (status < 0) {
+    if (status < 0 && !process->killed) {
+        outcome.kind = SUBHOST_FAILED; /* nobody knows whether it has failed */
+        outcome.code = -1;
+        outcome.status = STATUS_UNKNOWN;
+    } else if (status < 0) {
         outcome.kind = SUBHOST_KILLED;
         outcome.code = SIGKILL;
         outcome.status = 137;
@@ -485,7 +494,8 @@ static int64_t await_status(struct process *process, int64_t now)
     if (!process->control.ended && !root_gone && now < patience)
         return patience; /* the end of the wire comes with the next round */
     if (process->status < 0)
-        snprintf(why, sizeof why, "ended; its exit status is lost");
+        snprintf(why, sizeof why, "ended; its exit status is lost%s",
+                 root_gone ? "" : ": SIGCHLD is ignored, or another wait had it");
     else if (WIFSIGNALED(process->status))
         snprintf(why, sizeof why, "was ended by signal %d", WTERMSIG(process->status));
     else

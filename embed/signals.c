@@ -30,6 +30,8 @@ static struct sigaction initial[SUBHOST_NSIG];
 static bool initial_known[SUBHOST_NSIG];
 static atomic_bool taken[SUBHOST_NSIG]; /* written under host->lock */
 static atomic_uint routed[SUBHOST_NSIG];
+/* The host has children of its own, or will soon. Written under host->lock. */
+static bool children_kept;
 
 /* In a forked child a signal may arrive twice: from the kernel, and from the supervisor that
  * got it as well. Within this time they are one. The main thread's. */
@@ -107,6 +109,17 @@ static int set_disposition(int signo, void (*handler)(int))
     return 0;
 }
 
+void subhost__signals_keep_children(subhost_host *host)
+{
+    struct sigaction action;
+    pthread_mutex_lock(&host->lock);
+    children_kept = host->options.take_signals;
+    if (children_kept && sigaction(SIGCHLD, NULL, &action) == 0 &&
+        !(action.sa_flags & SA_SIGINFO) && action.sa_handler == SIG_IGN)
+        set_disposition(SIGCHLD, SIG_DFL);
+    pthread_mutex_unlock(&host->lock);
+}
+
 static bool is_host_signal(int signo)
 {
     return signo == SIGINT || signo == SIGTERM || signo == SIGUSR1;
@@ -115,6 +128,7 @@ static bool is_host_signal(int signo)
 void subhost__signals_child(void)
 {
     atomic_store(&note_fd, -1);
+    children_kept = false; /* the root forks */
     for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
         if (initial_known[signo])
             sigaction(signo, &initial[signo], NULL);
@@ -125,6 +139,7 @@ void subhost__signals_child(void)
 int subhost__signals_open(subhost_host *host, subhost_error **err)
 {
     memset(initial_known, 0, sizeof initial_known);
+    children_kept = false;
     for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
         atomic_store(&noted[signo], 0);
         atomic_store(&taken[signo], false);
@@ -191,7 +206,7 @@ int subhost__signals_update(subhost_host *host, int signo)
         error = taken[signo] ? 0 : take(signo);
     else if (signo == SUBHOST_KICK_SIGNAL)
         ; /* stays ours; by default it is ignored anyway */
-    else if (ignored)
+    else if (ignored && !(signo == SIGCHLD && children_kept))
         error = set_disposition(signo, SIG_IGN);
     else
         error = set_disposition(signo, SIG_DFL);

@@ -349,7 +349,7 @@ enum subhost_program_kind {
     X(SUBHOST_EXITED, "exited")       /* code: sys.exit()'s */                           \
     X(SUBHOST_KILLED, "killed")       /* code: the signal */                             \
     X(SUBHOST_ABANDONED, "abandoned") /* it could not be interrupted */                  \
-    X(SUBHOST_FAILED, "failed")       /* it could not be started; detail: why */
+    X(SUBHOST_FAILED, "failed") /* not started, or its end is unknown; detail: why */
 
 enum subhost_outcome_kind {
 #define SUBHOST_OUTCOME_ENUM(name, text) name,

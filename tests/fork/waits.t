@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import equal, main, ok, script, test
+from tap import SUBHOST, equal, main, ok, run, script, subhost, test
 from sessions import run_hosted
 
 PROGRAM = """
@@ -105,6 +105,34 @@ def waits_for_any_child(tmp):
                f"{name}: none is found", row=row)
         else:
             equal(row["seen"], "ChildProcessError", f"{name}: none is found", row=row)
+
+
+@test
+def sigchld_ignored(tmp):
+    """The kernel keeps no status for who ignores SIGCHLD; the host's children keep theirs."""
+    ignoring = "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    tasks = script(tmp, ignoring + """
+import subhost
+def leave(): os._exit(3)
+if __name__ == "__main__":
+    for _ in range(2):
+        try:
+            with subhost.open_nursery() as nursery:
+                task = nursery.start(leave, isolation="process")
+        except* subhost.RemoteError: pass
+        print(task.outcome.kind, task.outcome.code)
+""")
+    for isolation in ("interpreter", "process"):
+        options = ("--isolation", isolation)
+        result = subhost("run", *options, "-c", ignoring + "time.sleep(0.2); os._exit(3)")
+        equal(result.status, 3, f"{isolation}: a program that ignores it has its status",
+              result=result)
+        result = subhost("run", *options, tasks)
+        equal((result.status, result.out), (0, "exited 3\n" * 2),
+              f"{isolation}: its tasks have theirs", result=result)
+        result = run(["bash", "-c", f"trap '' CHLD; exec '{SUBHOST}' run --isolation {isolation} "
+                                    "-c 'import os; os._exit(3)'"])
+        equal(result.status, 3, f"{isolation}: it was ignored before subhost began", result=result)
 
 
 main()
