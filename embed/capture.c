@@ -205,6 +205,7 @@ void subhost__capture_finish(struct capture *capture)
 {
     for (int i = 0; capture && i < 2; i++) {
         struct stream *stream = &capture->streams[i];
+        bool unwatched = stream->paused;
         /* Not without a bound: a process that it left behind may write for ever. */
         for (int round = 0; round < 64; round++) {
             stream->paused = false; /* it is the end: no writer is to wait */
@@ -214,6 +215,7 @@ void subhost__capture_finish(struct capture *capture)
         }
         if (stream->size > 0)
             put_line(stream);
+        stream->paused = unwatched; /* to be resumed, if there is more to come */
     }
 }
 

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "buffer.h"
+#include "capture.h"
 #include "fd.h"
 #include "guard.h"
 #include "pids.h"
@@ -190,9 +191,21 @@ static void finish(struct child_wires *up)
     }
 }
 
+/* What its own tasks have written goes before its end: then who hears of that may leave. */
+static void finish_captures(subhost_host *host)
+{
+    pthread_mutex_lock(&host->lock);
+    subhost_interp *first = host->interps;
+    pthread_mutex_unlock(&host->lock);
+    /* The list shrinks on this thread only. */
+    for (subhost_interp *interp = first; interp; interp = interp->next)
+        subhost__capture_finish(interp->capture);
+}
+
 static void on_end(subhost_task *task, void *data)
 {
     struct child_wires *up = data;
+    finish_captures(subhost__host());
     send_ended(up, task);
     subhost_task_release(up->task);
     up->task = NULL;

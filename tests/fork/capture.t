@@ -101,6 +101,26 @@ def partial_lines(tmp):
 
 
 @test
+def partial_lines_of_tasks(tmp):
+    """The last line of a task, at any depth, and whoever ends right after it."""
+    file = script(tmp, """
+        import subhost, sys
+        def speak(): print("line"); print("no newline", end="")
+        def deeper(isolation):
+            with subhost.open_nursery() as nursery: nursery.start(speak, isolation=isolation)
+        if __name__ == "__main__":
+            with subhost.open_nursery() as nursery:
+                nursery.start(deeper, sys.argv[1], isolation=sys.argv[1])
+    """)
+    for isolation in ISOLATIONS:
+        for below in ISOLATIONS:
+            results = [capture(isolation, file, below) for _ in range(4)]
+            ok(all(result.status == 0 and list(bodies(result.out, "line|no newline").values())
+                   == [["line", "no newline"]] for result in results),
+               f"{isolation}, its tasks {below}: the last line of a task", results=results)
+
+
+@test
 def binary_junk(tmp):
     file = script(tmp, """
         import os, random, sys
