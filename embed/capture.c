@@ -17,15 +17,16 @@
 #define LINE_MAX_SIZE ((size_t)64 << 10)
 /* Read in one round of the loop, which has others to listen to. */
 #define ROUND_SIZE ((size_t)1 << 20)
-/* How long who writes waits when a reader is full. */
-#define PAUSE SUBHOST_MSEC(10)
+/* Read after a pause, to see whether the reader takes lines again. */
+#define TRIAL_SIZE ((size_t)512)
 
 struct stream {
     struct source source; /* first; the end to read from */
     struct capture *capture;
     int number; /* 1: stdout, 2: stderr */
     int write_fd;
-    bool paused; /* its reader is full: not read for PAUSE */
+    bool paused; /* its reader is full: not read for CAPTURE_PAUSE */
+    bool full;   /* its reader was, when it got the last line */
     size_t size;
     char line[LINE_MAX_SIZE];
 };
@@ -39,10 +40,10 @@ enum subhost_output_answer subhost__capture_line(subhost_host *host, const char 
                                                  int stream, const char *text,
                                                  size_t size)
 {
-    if (host->up) {
-        subhost__child_pass_output(host, name, stream, text, size);
-        return SUBHOST_OUTPUT_TAKEN;
-    }
+    if (host->up)
+        return subhost__child_pass_output(host, name, stream, text, size)
+                   ? SUBHOST_OUTPUT_TAKEN
+                   : SUBHOST_OUTPUT_FULL;
     subhost_output output = {.size = sizeof output,
                              .name = name,
                              .stream = stream,
@@ -77,9 +78,10 @@ static void put_line(struct stream *stream)
     switch (subhost__capture_line(interp->host, name, stream->number, stream->line,
                                   stream->size)) {
     case SUBHOST_OUTPUT_TAKEN:
+        stream->full = false;
         break;
     case SUBHOST_OUTPUT_FULL:
-        stream->paused = true;
+        stream->full = stream->paused = true;
         break;
     case SUBHOST_OUTPUT_CLOSED:
         close_reader(stream);
@@ -110,11 +112,12 @@ static void take(struct stream *stream, const char *text, size_t size)
     }
 }
 
-static void drain(struct stream *stream, size_t limit)
+static void drain(struct stream *stream, size_t limit, bool at_end)
 {
     static char buffer[LINE_MAX_SIZE]; /* the main thread's */
     for (size_t done = 0; done < limit && stream->source.fd >= 0 && !stream->paused;) {
-        ssize_t n = read(stream->source.fd, buffer, sizeof buffer);
+        size_t most = stream->full && !at_end ? TRIAL_SIZE : sizeof buffer;
+        ssize_t n = read(stream->source.fd, buffer, most);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -133,20 +136,25 @@ static void stream_ready(struct source *source, uint32_t events)
     struct stream *stream = (struct stream *)source;
     subhost_host *host = stream->capture->interp->host;
     (void)events;
-    drain(stream, ROUND_SIZE);
+    drain(stream, ROUND_SIZE, false);
     if (!stream->paused || stream->source.fd < 0)
         return;
     subhost__loop_unwatch(host, source);
     if (!host->captures_resume_at)
-        host->captures_resume_at = subhost__now() + PAUSE;
+        host->captures_resume_at = subhost__now() + CAPTURE_PAUSE;
 }
 
 void subhost__capture_resume(struct capture *capture)
 {
+    subhost_host *host = capture ? capture->interp->host : NULL;
+    if (host && host->up && !subhost__child_output_room(host)) {
+        host->captures_resume_at = subhost__now() + CAPTURE_PAUSE;
+        return;
+    }
     for (int i = 0; capture && i < 2; i++) {
         struct stream *stream = &capture->streams[i];
         if (stream->paused && stream->source.fd >= 0)
-            subhost__loop_watch(capture->interp->host, &stream->source, EPOLLIN);
+            subhost__loop_watch(host, &stream->source, EPOLLIN);
         stream->paused = false;
     }
 }
@@ -209,7 +217,7 @@ void subhost__capture_finish(struct capture *capture)
         /* Not without a bound: a process that it left behind may write for ever. */
         for (int round = 0; round < 64; round++) {
             stream->paused = false; /* it is the end: no writer is to wait */
-            drain(stream, ROUND_SIZE);
+            drain(stream, ROUND_SIZE, true);
             if (!stream->paused)
                 break;
         }

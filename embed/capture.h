@@ -7,6 +7,9 @@
 
 #include "subhost.h"
 
+/* How long who writes waits when a reader is full. */
+#define CAPTURE_PAUSE SUBHOST_MSEC(10)
+
 struct capture;
 
 /* Opens the pipes and has the loop watch them. NULL with errno. Any thread. */

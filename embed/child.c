@@ -44,6 +44,7 @@ struct child_wires {
     bool unfinished;        /* calls have run, and not what follows a program's end */
     int64_t grace;          /* of the last one */
     bool told_failing;
+    size_t output_waiting; /* of captured output sent, what no reader has taken yet */
     atomic_bool signals_changed;
     bool orphan;
     bool done;
@@ -268,6 +269,10 @@ static void hear_supervisor(subhost_host *host, struct child_wires *up)
         case FRAME_DUMP:
             subhost__stacks_request(host, STDERR_FILENO);
             break;
+        case FRAME_TAKEN:
+            up->output_waiting -=
+                frame.id < up->output_waiting ? (size_t)frame.id : up->output_waiting;
+            break;
         default:
             break;
         }
@@ -414,16 +419,24 @@ void subhost__child_signals_changed(subhost_host *host)
     subhost__loop_wake(host);
 }
 
-void subhost__child_pass_output(subhost_host *host, const char *name, int stream,
+bool subhost__child_output_room(const subhost_host *host)
+{
+    /* Without a supervisor nobody reads, and nobody would say so. */
+    return host->up->output_waiting < OUTPUT_WINDOW || host->up->supervisor.ended;
+}
+
+bool subhost__child_pass_output(subhost_host *host, const char *name, int stream,
                                 const char *text, size_t size)
 {
     struct pack pack = {0};
     subhost__pack_string(&pack, name);
     subhost__pack_bytes(&pack, text, size);
-    if (!pack.failed)
+    if (!pack.failed &&
         subhost__wire_send(&host->up->supervisor, FRAME_OUTPUT, (uint64_t)stream,
-                           pack.data, pack.size, NULL, 0);
+                           pack.data, pack.size, NULL, 0))
+        host->up->output_waiting += pack.size;
     free(pack.data);
+    return subhost__child_output_room(host);
 }
 
 bool subhost__child_pass_trail(subhost_host *host, const char *text, size_t size,

@@ -20,8 +20,11 @@ bool subhost__child_ask_fork(subhost_host *host, uint64_t id, const char *name,
                              const int stdio[3]);
 /* In a child: a program wants something else of a signal. Any thread. */
 void subhost__child_signals_changed(subhost_host *host);
-/* In a child: passes a line of captured output on to the supervisor. */
-void subhost__child_pass_output(subhost_host *host, const char *name, int stream,
+/* In a child: whether readers take what was passed on. Main thread. */
+bool subhost__child_output_room(const subhost_host *host);
+/* In a child: passes a line of captured output on to the supervisor, in any case; true: there is
+ * room for more. */
+bool subhost__child_pass_output(subhost_host *host, const char *name, int stream,
                                 const char *text, size_t size);
 /* In a child: passes lines of the trail on to the supervisor, and how many events were lost
  * since. False: not now. */

@@ -59,6 +59,10 @@ struct process {
     bool released;    /* it was told that nothing more comes */
     bool status_known;
     int status; /* wait(2)'s, -1: lost */
+    /* Captured output that it was not yet told to be taken, its last line's part of that, and
+     * when it is told of so much although the reader is full; 0: when there is more to tell. */
+    size_t output_owed, output_last;
+    int64_t output_at;
 };
 
 /* ---- making it ------------------------------------------------------------------ */
@@ -342,16 +346,50 @@ void subhost__process_signal(struct process *process, int signo)
                            NULL, 0);
 }
 
+/* Only then it sends more: a reader that is full has who writes wait, at whatever depth. */
+static void tell_taken(struct process *process, size_t size)
+{
+    if (size > 0 &&
+        subhost__wire_send(&process->control, FRAME_TAKEN, size, NULL, 0, NULL, 0))
+        process->output_owed -= size;
+}
+
+/* A reader that was full is given one more line from time to time: that tells. Returns when to
+ * look again. */
+static int64_t try_output(struct process *process, int64_t now)
+{
+    const subhost_host *host = process->interp->host;
+    if (!process->output_at || now < process->output_at)
+        return process->output_at ? process->output_at : SUBHOST_FOREVER;
+    size_t owed = process->output_owed, last = process->output_last;
+    bool all = last > owed || (host->up && subhost__child_output_room(host));
+    if (all || !host->up)
+        tell_taken(process, all ? owed : last);
+    process->output_at = process->output_owed > 0 ? now + CAPTURE_PAUSE : 0;
+    return process->output_at ? process->output_at : SUBHOST_FOREVER;
+}
+
 static void on_output(struct process *process, const struct frame *frame)
 {
     struct unpack unpack = {.data = frame->data, .size = frame->size};
     char *name = subhost__unpack_string(&unpack);
     size_t size;
     const unsigned char *text = subhost__unpack_bytes(&unpack, &size);
+    enum subhost_output_answer answer = SUBHOST_OUTPUT_TAKEN;
     if (name && text)
-        subhost__capture_line(process->interp->host, name, (int)frame->id,
-                              (const char *)text, size);
+        answer = subhost__capture_line(process->interp->host, name, (int)frame->id,
+                                       (const char *)text, size);
     free(name);
+    process->output_owed += frame->size;
+    process->output_last = frame->size;
+    if (answer == SUBHOST_OUTPUT_FULL) {
+        if (!process->output_at)
+            process->output_at = subhost__now() + CAPTURE_PAUSE;
+        return;
+    }
+    process->output_at = 0;
+    if (process->output_owed >= OUTPUT_WINDOW / 4)
+        tell_taken(process, process->output_owed);
 }
 
 static void hear(struct process *process)
@@ -521,7 +559,9 @@ static int64_t tick_alive(struct process *process, int64_t now)
             shutdown(process->control.source.fd, SHUT_WR); /* it sees our end, and ends */
         }
     }
-    return interp->current ? climb(process, now) : SUBHOST_FOREVER;
+    int64_t again = try_output(process, now);
+    int64_t at = interp->current ? climb(process, now) : SUBHOST_FOREVER;
+    return at < again ? at : again;
 }
 
 int64_t subhost__process_tick(subhost_interp *interp, int64_t now)

@@ -13,6 +13,7 @@
     X(FRAME_CANCEL) /* reason, grace, text */                                            \
     X(FRAME_SIGNAL) /* number: for a program that has a handler */                       \
     X(FRAME_DUMP)   /* the stacks, to the child's stderr */                              \
+    X(FRAME_TAKEN)  /* so many bytes of FRAME_OUTPUT have found a reader */              \
     /* child to supervisor */                                                            \
     X(FRAME_HELLO)                                                                       \
     X(FRAME_SIGNALS) /* which are handled, ignored, left to the kernel: masks */         \
@@ -32,6 +33,10 @@ enum process_frame {
     PROCESS_FRAMES(FRAME_ENUM)
 #undef FRAME_ENUM
 };
+
+/* Captured output that a child has sent, and that no reader has taken yet: with more, who writes
+ * waits. Everything else on the wire passes by who waits. */
+#define OUTPUT_WINDOW ((size_t)256 << 10)
 
 /* Gives the interpreter a process to be; nothing is forked yet. Any thread. */
 struct process *subhost__process_new(subhost_interp *interp);

@@ -128,7 +128,7 @@ int output_line(subhost_host *host, const subhost_output *output, void *data)
     write_some(queue, output->stream);
     if (!queue->full_since)
         queue->full_since = now();
-    if (now() - queue->full_since >= PATIENCE) {
+    if (now() - queue->full_since >= PATIENCE || queue->size >= 2 * QUEUE_MAX) {
         queue->dropped++;
         return SUBHOST_OUTPUT_TAKEN;
     }

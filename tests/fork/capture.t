@@ -198,6 +198,58 @@ def slow_readers(tmp):
 
 
 @test
+def slow_readers_of_tasks(tmp):
+    """Back-pressure below a forked child, too; what is no output passes by what waits."""
+    file = script(tmp, """
+        import subhost, sys
+        def write(count):
+            for i in range(count): print(i, "z" * 500)
+        def deeper(isolation, count):
+            with subhost.open_nursery() as nursery:
+                nursery.start(write, count, isolation=isolation)
+        def quick(): return "result"
+        def pair(isolation, count):
+            with subhost.open_nursery() as nursery:
+                nursery.start(deeper, isolation, count, isolation=isolation)
+                with subhost.open_nursery() as inner:
+                    task = inner.start(quick, isolation=isolation)
+                print(task.result(), file=sys.__stderr__, flush=True)
+        if __name__ == "__main__":
+            pair(sys.argv[1], int(sys.argv[2]))
+    """)
+
+    def memory(pid):
+        with open(f"/proc/{pid}/status") as status:
+            return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1]) / 1024
+
+    for below in ISOLATIONS:
+        options = ("--capture", "--isolation", "process", "--grace", "1s", file, below)
+        reader, writer = os.pipe()
+        try:
+            with hosted(*options, 10**8, stdout=writer) as it:
+                it.wait_for("result", stream="err")
+                time.sleep(1.5)
+                first = memory(it.pid)
+                time.sleep(1)
+                grown = memory(it.pid) - first
+                it.signal(15)
+                since = time.monotonic()
+                result = it.finish(10)
+                late = time.monotonic() - since
+        finally:
+            os.close(reader)
+            os.close(writer)
+        ok(first < 150 and grown < 10, f"{below}: nobody reads: memory stays flat",
+           first=first, grown=grown)
+        ok(result.status in (143, 137) and late < 1.0 + 1.5 * PATIENCE,
+           f"{below}: nobody reads: SIGTERM ends it ({late:.2f} s)", result=result)
+        command = " ".join(f"'{word}'" for word in (SUBHOST, "run", *options, 60_000))
+        result, left = finished(["bash", "-c", f"{command} | (sleep 1; wc -l)"], timeout=30)
+        ok(result.out.strip() == "60000" and not left,
+           f"{below}: a reader that comes late gets it all", result=result, left=left)
+
+
+@test
 def reader_gone(tmp):
     for isolation in ISOLATIONS:
         result, left = finished(
