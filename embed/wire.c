@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -64,6 +65,16 @@ static ssize_t send_some(int fd, const struct wire_chunk *chunk)
     return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* Full, or the kernel has no room for it at present: later. */
+static bool is_passing(int error)
+{
+    if (error != ENOBUFS && error != ENOMEM && error != ETOOMANYREFS)
+        return error == EAGAIN || error == EWOULDBLOCK;
+    /* The socket is called writable all the same, so the loop comes again at once. */
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return true;
+}
+
 static void write_out(struct wire *wire)
 {
     while (wire->out && !wire->ended) {
@@ -72,9 +83,9 @@ static void write_out(struct wire *wire)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
-            /* Full: later. Anything else: what the peer has sent before it left is still
-             * to be read, and then the end of file says it. */
-            if (errno != EAGAIN && errno != EWOULDBLOCK) {
+            /* It is gone: what the peer has sent before it left is still to be read, and
+             * then the end of file says it. */
+            if (!is_passing(errno)) {
                 while ((chunk = wire->out)) {
                     wire->out = chunk->next;
                     free_chunk(chunk);

@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 static subhost_host *open_with(const char *const *preload, int no_siblings)
@@ -210,6 +211,39 @@ static void closing_ends_them(void **state)
     assert_int_equal(count_descriptors(), before);
 }
 
+/* The kernel has no room for what is sent, for a while: nothing of it is lost. */
+static atomic_int no_room;
+
+ssize_t __real_sendmsg(int fd, const struct msghdr *message, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags);
+ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    static const int errors[] = {ENOBUFS, ENOMEM, ETOOMANYREFS};
+    int left = atomic_load(&no_room);
+    if (left == 0)
+        return __real_sendmsg(fd, message, flags);
+    atomic_store(&no_room, left - 1);
+    errno = errors[left % 3];
+    return -1;
+}
+
+static void no_room_in_the_kernel(void **state)
+{
+    (void)state;
+    subhost_host *host = open_with(NULL, 0);
+    subhost_interp *interp = new_process(host);
+    for (int i = 0; i < 2; i++) {
+        atomic_store(&no_room, 9); /* the second time the child is there already */
+        subhost_task *task;
+        subhost_outcome outcome = run(interp, "raise SystemExit(4)", &task);
+        assert_int_equal(outcome.code, 4);
+        assert_int_equal(atomic_load(&no_room), 0);
+        subhost_task_release(task);
+    }
+    subhost_interp_release(interp);
+    unit_close(host);
+}
+
 static void messages_are_refused(void **state)
 {
     (void)state;
@@ -234,7 +268,7 @@ int main(void)
         UNIT_TEST(messages_are_refused),  UNIT_TEST(outcomes),
         UNIT_TEST(several_tasks_in_one),  UNIT_TEST(preloaded_modules),
         UNIT_TEST(refused_with_siblings), UNIT_TEST(cancelled_and_killed),
-        UNIT_TEST(closing_ends_them),
+        UNIT_TEST(closing_ends_them),     UNIT_TEST(no_room_in_the_kernel),
     };
     return unit_can_fork() ? UNIT_MAIN(forking) : UNIT_MAIN(everywhere);
 }
