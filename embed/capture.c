@@ -93,6 +93,9 @@ static void put_line(struct stream *stream)
 static void take(struct stream *stream, const char *text, size_t size)
 {
     while (size > 0) {
+        /* Not before it is known to go on: this may be all of the line but its end. */
+        if (stream->size == sizeof stream->line && *text != '\n')
+            put_line(stream);
         const char *newline = memchr(text, '\n', size);
         size_t length = newline ? (size_t)(newline - text) : size;
         size_t room = sizeof stream->line - stream->size;
@@ -107,7 +110,7 @@ static void take(struct stream *stream, const char *text, size_t size)
             text++;
             size--;
         }
-        if (at_end || stream->size == sizeof stream->line)
+        if (at_end)
             put_line(stream);
     }
 }

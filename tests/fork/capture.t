@@ -144,6 +144,11 @@ def binary_junk(tmp):
         result = capture(isolation, "-c", "print('a' * 2_000_000); print('b')")
         equal((result.status, result.out.count("a") >= 2_000_000, result.out.endswith("b\n")),
               (0, True, True), f"{isolation}: a line of 2 MB", size=len(result.out))
+        for size in (65535, 65536, 65537):
+            result = capture(isolation, "-c", f"print('a' * {size}); print('b')")
+            pieces = [len(line.rpartition(" ")[2]) for line in result.out.splitlines()]
+            equal((result.status, pieces), (0, [65536, 1, 1] if size > 65536 else [size, 1]),
+                  f"{isolation}: a line of {size} bytes", result=result)
         result = capture(isolation, "-c", "print('\\r1\\r2\\x1b[31mred\\0null\\n\\n\\n')")
         ok(result.status == 0 and "\x1b[31mred\0null" in result.out,
            f"{isolation}: control characters", result=result)
