@@ -127,6 +127,28 @@ static int encode_dict(const struct encoder *encoder, PyObject *object)
     return done(encoder, subhost_value_end(encoder->value));
 }
 
+/* In an order of its own, as an OrderedDict's. */
+static int encode_mapping(const struct encoder *encoder, PyObject *object)
+{
+    PyObject *items = PyMapping_Items(object); /* a list */
+    int code = items ? 0 : -1;
+    if (items && subhost_value_begin(encoder->value, SUBHOST_VALUE_DICT) < 0)
+        code = raise_failure(encoder->value);
+    for (Py_ssize_t i = 0; code == 0 && i < PyList_GET_SIZE(items); i++) {
+        PyObject *pair = PyList_GET_ITEM(items, i);
+        if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
+            PyErr_SetString(PyExc_ValueError, "items must return 2-tuples");
+            code = -1;
+            continue;
+        }
+        code = encode(encoder, PyTuple_GET_ITEM(pair, 0));
+        if (code == 0)
+            code = encode(encoder, PyTuple_GET_ITEM(pair, 1));
+    }
+    Py_XDECREF(items);
+    return code == 0 ? done(encoder, subhost_value_end(encoder->value)) : code;
+}
+
 static int encode_bytes(const struct encoder *encoder, PyObject *object)
 {
     return done(encoder,
@@ -197,7 +219,7 @@ static int encode_other(const struct encoder *encoder, PyObject *object)
     if (PyTuple_Check(object))
         return encode_tuple(encoder, object);
     if (PyDict_Check(object))
-        return encode_dict(encoder, object);
+        return encode_mapping(encoder, object);
     if (PyBytes_Check(object))
         return encode_bytes(encoder, object);
     PyObject *name = PyType_GetFullyQualifiedName(Py_TYPE(object));

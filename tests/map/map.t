@@ -30,6 +30,11 @@ def count(path):
     for node in ast.walk(tree):
         kinds[type(node).__name__] = kinds.get(type(node).__name__, 0) + 1
     return kinds
+def moved(x):
+    import collections
+    result = collections.OrderedDict.fromkeys("abc", x)
+    result.move_to_end("a")
+    return result
 class A:
     @staticmethod
     def b(x): return [x]
@@ -141,6 +146,10 @@ def round_trips(folder):
     got = subhost("map", "functions:same", "in", cwd=folder)
     equal(got.out, plain.out, "as json.dumps() has it")
     equal((got.status, len(lines(got))), (0, len(texts)), "all of them", result=got)
+    (folder / "in").write_text("1\n")
+    plain = run([PYTHON, "plain.py", "functions:moved", "in"], cwd=folder)
+    got = subhost("map", "functions:moved", "in", cwd=folder)
+    equal((got.out, got.status), (plain.out, 0), "a dict with an order of its own")
 
 
 @test
