@@ -29,7 +29,7 @@ def a_deadline_and_the_next_nursery(folder):
         import subhost, time
         def same(x): return x
         def f(x):
-            if x % 2 == 0 and x < 16: time.sleep(100)
+            if x % 2 == 0 and x < 12: time.sleep(100)
             with subhost.open_nursery() as nursery:
                 task = nursery.start(same, x)
             return task.result()
@@ -38,10 +38,10 @@ def a_deadline_and_the_next_nursery(folder):
     os.sched_setaffinity(0, [min(cpus)])
     try:
         got = subhost("map", "-j1", "--timeout", str(0.2 * PATIENCE), "functions:f",
-                      input=numbers(24), cwd=folder, timeout=60)
+                      input=numbers(18), cwd=folder, timeout=60)
     finally:
         os.sched_setaffinity(0, cpus)
-    equal(outcomes(got), [x if x % 2 or x >= 16 else "timed-out" for x in range(24)],
+    equal(outcomes(got), [x if x % 2 or x >= 12 else "timed-out" for x in range(18)],
           "a deadline ends no task of a later item", result=got)
 
 
@@ -63,8 +63,8 @@ def what_is_the_items_own(folder):
         """.replace("LIMIT", str(PATIENCE)), "functions.py")
     for isolation in ISOLATIONS:
         limited = ["map", "-j1", "--isolation", isolation, "--timeout", str(PATIENCE)]
-        got = subhost(*limited, "functions:left", input=f"{0.6 * PATIENCE}\n" * 3, cwd=folder)
-        equal(outcomes(got), [True] * 3, f"{isolation}: current().deadline", result=got)
+        got = subhost(*limited, "functions:left", input=f"{0.6 * PATIENCE}\n" * 2, cwd=folder)
+        equal(outcomes(got), [True] * 2, f"{isolation}: current().deadline", result=got)
         limited[-1] = str(0.2 * PATIENCE)
         got = subhost(*limited, "functions:f", input=numbers(2), cwd=folder)
         # Behind it there may be the cancel that the end of the run is.
