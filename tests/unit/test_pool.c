@@ -1,7 +1,7 @@
 /* Pools: values through Python and back, how calls end, and that each is told once. */
 #include "unit_pool.h"
 
-static const char module_text[] = "import os\n"
+static const char module_text[] = "import os, time\n"
                                   "def same(x): return x\n"
                                   "def spin(x):\n"
                                   "    while x: pass\n"
@@ -12,6 +12,9 @@ static const char module_text[] = "import os\n"
                                   "            while time.monotonic() < end: pass\n"
                                   "        except BaseException: pass\n"
                                   "def stuck(x): re.match(r'(a+)+$', 'a' * x + 'b')\n"
+                                  "def tidies(x):\n"
+                                  "    try: time.sleep(100)\n"
+                                  "    finally: time.sleep(x)\n"
                                   "def fails(x): raise ValueError(x)\n"
                                   "def ident(x): return threading.get_ident()\n"
                                   "def pid(x): return os.getpid()\n"
@@ -224,6 +227,46 @@ static void test_timeouts(void **state)
     check_timeouts(SUBHOST_ISOLATION_INTERPRETER);
     if (unit_can_fork())
         check_timeouts(SUBHOST_ISOLATION_PROCESS);
+}
+
+/* The worker is cancelled while the cancel of a call of its is under way. */
+static void test_cancel_behind_a_deadline(void **state)
+{
+    (void)state;
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.workers = 1;
+    options.timeout = unit_patience(1) / 5;
+    options.grace = unit_patience(10);
+    struct unit_pool p = open_pool(&options);
+    subhost_call *calls[2], *taken[2];
+    for (int i = 0; i < 2; i++) {
+        calls[i] = unit_call_new(&p, i ? "poolmod:same" : "poolmod:tidies");
+        subhost_value_add_float(subhost_call_argument(calls[i]), 0.3);
+    }
+    assert_int_equal(subhost_pool_submit(p.pool, calls, 2, 0, NULL), 2);
+    int64_t deadline = subhost__now() + unit_patience(20);
+    bool cancelled = false;
+    for (int n = 0; n < 2;) {
+        subhost_dispatch(p.host, SUBHOST_MSEC(5), NULL);
+        n += subhost_pool_take(p.pool, taken, 2, 0, NULL);
+        struct worker *worker = n == 0 ? p.pool->workers : NULL;
+        if (worker && !cancelled && atomic_load(&worker->interp->cancel.requested)) {
+            subhost_task_cancel(worker->task, SUBHOST_BY_SIGTERM, NULL);
+            cancelled = true;
+        }
+        assert_true(subhost__now() < deadline);
+    }
+    assert_true(cancelled);
+    static const enum subhost_reason reasons[] = {SUBHOST_BY_DEADLINE,
+                                                  SUBHOST_BY_SIGTERM};
+    for (int i = 0; i < 2; i++) {
+        subhost_outcome outcome = {.size = sizeof outcome};
+        subhost_call_outcome(calls[i], &outcome);
+        assert_int_equal(outcome.kind, i ? SUBHOST_CANCELLED : SUBHOST_TIMED_OUT);
+        assert_int_equal(outcome.cancel_reason, reasons[i]);
+        subhost_call_free(calls[i]);
+    }
+    unit_pool_close(&p);
 }
 
 static void test_killed(void **state)
@@ -615,6 +658,7 @@ int main(void)
         UNIT_TEST(test_pickles),
         UNIT_TEST(test_endings),
         UNIT_TEST(test_timeouts),
+        UNIT_TEST(test_cancel_behind_a_deadline),
         UNIT_TEST(test_killed),
         UNIT_TEST(test_many),
         UNIT_TEST(test_room),
