@@ -106,6 +106,8 @@ static int enqueue(subhost_interp *interp, subhost_task *task, subhost_error **e
     /* Once it is set it stays. */
     const char *why =
         state == INTERP_FAILED || state == INTERP_ENDED ? interp->failure : NULL;
+    if (state == INTERP_FAILED && !why)
+        why = "out of memory"; /* there was none even for the reason */
     pthread_mutex_unlock(&interp->lock);
     if (!refused && interp->process)
         subhost__loop_wake(interp->host);

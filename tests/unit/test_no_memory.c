@@ -216,7 +216,8 @@ static bool ok(int code, subhost_error *err)
     const char *text = err ? subhost_error_message(err) : "no error object";
     /* A thread that cannot be started is the system's; each tells what was being done, but
      * where there is no memory even for that. */
-    bool right = code == SUBHOST_ENOMEM || code == SUBHOST_ESYSTEM;
+    bool right = code == SUBHOST_ENOMEM || code == SUBHOST_ESYSTEM ||
+                 (code == SUBHOST_ESTATE && strstr(text, "memory")); /* said later */
     bool names = and_after || strlen(text) > strlen("out of memory");
     if (failing < 0 || !right || !names || !err)
         complain(text);
