@@ -39,7 +39,6 @@ static struct trail_head head_of(pid_t pid, enum trail_event event)
 {
     struct trail_head head = {.pid = pid, .thread = thread_id(pid), .event = event};
     clock_gettime(CLOCK_MONOTONIC, &head.monotonic);
-    clock_gettime(CLOCK_REALTIME, &head.wall);
     return head;
 }
 
@@ -47,6 +46,7 @@ size_t subhost__trail_own_line(char line[TRAIL_LINE_MAX], pid_t pid,
                                enum trail_event event, const struct trail_value *values)
 {
     struct trail_head head = head_of(pid, event);
+    subhost__trail_wall(&head);
     return subhost__trail_line(line, &head, values);
 }
 
@@ -267,10 +267,11 @@ int subhost__trail_open(const struct trail_options *options, struct trail **resu
         return subhost__fail(err, SUBHOST_ENOMEM, "the trail: out of memory");
     init_locks(trail);
     trail->pid = getpid();
-    struct trail_head head = head_of(trail->pid, EVENT_HOST_OPEN);
+    struct timespec wall;
+    clock_gettime(CLOCK_REALTIME, &wall);
     snprintf(trail->id, sizeof trail->id, "%d-%llx", (int)trail->pid,
-             (unsigned long long)head.wall.tv_sec * 1000000000 +
-                 (unsigned long long)head.wall.tv_nsec);
+             (unsigned long long)wall.tv_sec * 1000000000 +
+                 (unsigned long long)wall.tv_nsec);
     trail->filling = malloc(BUFFER_ROOM);
     trail->full = malloc(BUFFER_ROOM);
     trail->text = malloc(TRAIL_CHUNK);

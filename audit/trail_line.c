@@ -6,7 +6,11 @@
 #include "audit/trail_line.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
+#include <time.h>
+
+#define NSEC_PER_SEC INT64_C(1000000000)
 
 #define FIELD_KEY(name) ", \"" name "\": " /* with what is around it */
 static const struct {
@@ -255,6 +259,18 @@ static void put_wall(struct cursor *out, const struct timespec *wall)
     put(out, last.text, last.length);
     put_digits(out, (uint64_t)wall->tv_nsec / 1000, 6);
     PUT(out, "Z\"");
+}
+
+void subhost__trail_wall(struct trail_head *head)
+{
+    struct timespec monotonic, wall;
+    clock_gettime(CLOCK_MONOTONIC, &monotonic);
+    clock_gettime(CLOCK_REALTIME, &wall);
+    int64_t age = (int64_t)(monotonic.tv_sec - head->monotonic.tv_sec) * NSEC_PER_SEC +
+                  monotonic.tv_nsec - head->monotonic.tv_nsec;
+    int64_t at = (int64_t)wall.tv_sec * NSEC_PER_SEC + wall.tv_nsec - age;
+    head->wall =
+        (struct timespec){.tv_sec = at / NSEC_PER_SEC, .tv_nsec = at % NSEC_PER_SEC};
 }
 
 enum trail_kind subhost__trail_kind(enum trail_field field) { return fields[field].kind; }

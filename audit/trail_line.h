@@ -37,11 +37,17 @@ enum trail_kind subhost__trail_kind(enum trail_field field);
 bool subhost__trail_is_none(const struct trail_value *value);
 
 struct trail_head {
-    struct timespec monotonic, wall;
+    struct timespec monotonic;
+    struct timespec
+        wall; /* 0: not known before its line is made (subhost__trail_wall()) */
     pid_t pid, thread;
     unsigned interp, task;
     enum trail_event event;
 };
+
+/* Sets the wall time from the monotonic one, by what lies between them now: who notes an event
+ * reads one clock. */
+void subhost__trail_wall(struct trail_head *head);
 
 /* Writes the line, without a NUL; returns its length. Async-signal-safe. */
 size_t subhost__trail_line(char line[TRAIL_LINE_MAX], const struct trail_head *head,

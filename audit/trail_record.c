@@ -126,6 +126,8 @@ static size_t line_of(const char *record, size_t size, char line[TRAIL_LINE_MAX]
     size_t count = 0;
     const char *at = record + sizeof(struct start), *end = record + size;
     memcpy(&head, at, sizeof head);
+    if (head.wall.tv_sec == 0)
+        subhost__trail_wall(&head);
     at += sizeof head;
     while (at < end && count < VALUES_MAX - 1)
         at = get_value(at, &values[count++]);

@@ -210,7 +210,8 @@ static void records_are_their_lines(void **state)
     (void)state;
     static char texts[6][12000], record[TRAIL_RECORD_MAX];
     char line[TRAIL_LINE_MAX], again[TRAIL_LINE_MAX];
-    const struct trail_head head = {.pid = 5, .thread = 6, .interp = 7, .task = 8};
+    const struct trail_head head = {
+        .wall = {.tv_sec = 9}, .pid = 5, .thread = 6, .interp = 7, .task = 8};
     static const char *const patterns[] = {"x",        "\xe2\x82\xac", "\x80",
                                            "\x01\"\\", "ab\x1e",       hostile};
     for (size_t i = 0; i < ARRAY_LENGTH(texts); i++)
