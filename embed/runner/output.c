@@ -48,7 +48,7 @@ static int64_t now(void)
 
 static void append(struct queue *queue, const char *text, size_t size)
 {
-    if (queue->first + queue->size + size > queue->room) {
+    if (queue->first > 0 && queue->first + queue->size + size > queue->room) {
         memmove(queue->text, queue->text + queue->first, queue->size);
         queue->first = 0;
     }
