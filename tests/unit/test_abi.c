@@ -65,7 +65,7 @@ static int use_pool_options(const void *given, subhost_error **err)
 {
     subhost_pool *pool = NULL;
     int code = subhost_pool_open(host, given, &pool, err);
-    assert_int_equal(subhost_pool_close(pool, SUBHOST_MSEC(1000), NULL), 0);
+    assert_int_equal(subhost_pool_close(pool, unit_patience(2), NULL), 0);
     return code;
 }
 
@@ -281,7 +281,7 @@ static void what_the_library_fills(void **state)
     subhost_value_free(value);
     subhost_buffer_release(buffer);
     subhost_call_free(call);
-    assert_int_equal(subhost_pool_close(pool, SUBHOST_MSEC(1000), NULL), 0);
+    assert_int_equal(subhost_pool_close(pool, unit_patience(2), NULL), 0);
     subhost_task_release(task);
     subhost_interp_release(interp);
     unit_close(host);
