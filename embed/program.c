@@ -703,7 +703,8 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     }
     int flushed = flush_stream("stdout", true);
     flushed |= flush_stream("stderr", false);
-    if (flushed < 0)
+    /* What a cancel has cut short is told by its own status. */
+    if (flushed < 0 && !atomic_load(&interp->cancel.requested))
         outcome->status = STATUS_FLUSH_FAILED;
     flush_stdio(interp, task);
     PyObject *rearmed =
