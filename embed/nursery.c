@@ -171,7 +171,8 @@ static bool close_nursery(const NurseryObject *self)
 {
     pthread_mutex_lock(&self->interp->host->lock);
     bool closed = self->nursery->live == 0;
-    self->nursery->closed = self->nursery->cancelled = closed;
+    if (closed) /* else it stays cancelled, if it is */
+        self->nursery->closed = self->nursery->cancelled = true;
     pthread_mutex_unlock(&self->interp->host->lock);
     return closed;
 }
