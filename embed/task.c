@@ -623,7 +623,7 @@ void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const c
 
 /* A child's grace is a little shorter, so that its parent, which waits for it, still has
  * time to leave when a child had to be abandoned. */
-#define GRACE_MARGIN SUBHOST_MSEC(250)
+#define GRACE_MARGIN SUBHOST_MSEC(500)
 
 static int64_t grace_below(int64_t grace)
 {

@@ -237,8 +237,8 @@ def stubborn(folder, isolation):
             print(subhost.cancel_requested(), len(leaves(error.__cause__)), flush=True)
             raise
         """, "ready\nready\nTrue 2\n", "their parent's cancel leaves it the time to hear of it",
-                    "--grace", "3s", "--timeout", "2s", isolation=isolation, status=124)
-    ok(result.seconds < 5 + 2 * PATIENCE, f"{isolation}: within the grace period", result=result,
+                    "--grace", "4s", "--timeout", "2s", isolation=isolation, status=124)
+    ok(result.seconds < 6 + 2 * PATIENCE, f"{isolation}: within the grace period", result=result,
        all=time.monotonic() - began)
 
 
