@@ -77,6 +77,10 @@ static int take_options(subhost_pool_options *to, const subhost_pool_options *fr
             "subhost_pool_options: %d workers and %d spares: each is from "
             "0 to %d",
             o.workers, o.spares, WORKERS_MAX);
+    if (o.warm < 0 || o.warm > WORKERS_MAX)
+        return subhost__fail(err, SUBHOST_EINVAL,
+                             "subhost_pool_options: warm is %d: from 0 to workers",
+                             o.warm);
     if (o.timeout < 0 || o.grace < 0)
         return subhost__fail(err, SUBHOST_EINVAL,
                              "subhost_pool_options: a duration is negative");
@@ -84,6 +88,8 @@ static int take_options(subhost_pool_options *to, const subhost_pool_options *fr
         long cpus = sysconf(_SC_NPROCESSORS_ONLN);
         o.workers = cpus < 1 ? 1 : cpus > WORKERS_MAX ? WORKERS_MAX : (int)cpus;
     }
+    if (o.warm > o.workers)
+        o.warm = o.workers;
     if (o.timeout == 0)
         o.timeout = SUBHOST_FOREVER;
     if (o.grace == 0)

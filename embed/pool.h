@@ -133,7 +133,7 @@ struct subhost_pool {
 
     atomic_ullong stat_calls, stat_timeouts;
     atomic_uint live;            /* workers, in whatever state */
-    unsigned replaced, recycled; /* the main thread's, under lock */
+    unsigned replaced, recycled; /* under lock */
     int closed_by;               /* enum subhost_reason, when it was a cancel; else 0 */
     int64_t opened_at;
     unsigned failed_in_a_row;

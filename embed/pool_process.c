@@ -126,8 +126,13 @@ static void on_end(subhost_task *task, void *data)
     }
     pthread_mutex_lock(&pool->lock);
     pool->replaced += lost;
-    if (lost)
+    if (lost) {
         worker->state = WORKER_ENDED;
+    } else if (pool->options.fresh && call && !call->imports &&
+               worker->state == WORKER_ACTIVE) {
+        worker->state = WORKER_RETIRED;
+        pool->recycled++;
+    }
     bool retired = worker->state == WORKER_RETIRED;
     pthread_mutex_unlock(&pool->lock);
     if (retired)

@@ -36,6 +36,13 @@ static unsigned count(subhost_pool *pool, enum worker_state state)
     return n;
 }
 
+static void count_one(subhost_pool *pool, unsigned *counter)
+{
+    pthread_mutex_lock(&pool->lock);
+    ++*counter;
+    pthread_mutex_unlock(&pool->lock);
+}
+
 /* ---- the end of one --------------------------------------------------------------- */
 
 void subhost__worker_free(struct worker *worker)
@@ -128,7 +135,7 @@ static void on_end(subhost_task *task, void *data)
     settle(worker, &outcome);
     if (outcome.kind == SUBHOST_ABANDONED) {
         worker->abandoned = true;
-        pool->replaced++;
+        count_one(pool, &pool->replaced);
     } else if (outcome.kind == SUBHOST_FAILED || outcome.kind == SUBHOST_RAISED) {
         subhost__pool_note_failure(pool, outcome.detail);
     } else if (!retired && outcome.cancel_reason >= 0 &&
@@ -337,6 +344,8 @@ static bool has_grown(subhost_pool *pool, int64_t now)
 static bool recycle(subhost_pool *pool, int64_t now)
 {
     struct worker *oldest = NULL;
+    if (pool->options.fresh)
+        return false; /* each sees to that by itself */
     bool grown = has_grown(pool, now);
     pthread_mutex_lock(&pool->lock);
     for (struct worker *worker = pool->workers; worker; worker = worker->next) {
@@ -351,7 +360,7 @@ static bool recycle(subhost_pool *pool, int64_t now)
         return true;
     if (!grown && oldest->calls < limit)
         return false;
-    pool->recycled++;
+    count_one(pool, &pool->recycled);
     retire(oldest, false);
     activate(pool);
     return false;
@@ -362,20 +371,29 @@ static unsigned wanted(subhost_pool *pool, int64_t now, bool one_more)
 {
     unsigned live = count(pool, WORKER_STARTING) + count(pool, WORKER_SPARE) +
                     count(pool, WORKER_ACTIVE);
-    unsigned limit = (unsigned)pool->options.workers, idle = 0;
+    unsigned limit = (unsigned)pool->options.workers, idle = 0, busy = 0;
+    unsigned warm = (unsigned)pool->options.warm;
+    unsigned spares =
+        now >= pool->opened_at + SPARES_AFTER ? (unsigned)pool->options.spares : 0;
     pthread_mutex_lock(&pool->lock);
     unsigned queued = pool->queued;
-    for (struct worker *worker = pool->workers; worker; worker = worker->next)
-        idle += worker->state == WORKER_ACTIVE && atomic_load(&worker->bell.sleeping);
+    for (struct worker *worker = pool->workers; worker; worker = worker->next) {
+        if (worker->state == WORKER_ACTIVE)
+            ++*(atomic_load(&worker->bell.sleeping) ? &idle : &busy);
+    }
     pthread_mutex_unlock(&pool->lock);
-    unsigned want = live;
+    unsigned want = live > warm ? live : warm;
     if (queued > idle && live < limit) {
         unsigned starting = count(pool, WORKER_STARTING);
         unsigned more = queued - idle > starting ? queued - idle - starting : 0;
-        want = live + more < limit ? live + more : limit;
+        if (want < live + more)
+            want = live + more < limit ? live + more : limit;
     }
-    if (live >= limit && now >= pool->opened_at + SPARES_AFTER)
-        want = limit + (unsigned)pool->options.spares;
+    if (live >= limit && spares > 0)
+        want = limit + spares;
+    /* Those that are busy now will be gone then. */
+    if (pool->options.fresh && want < busy + spares)
+        want = busy + spares < limit + spares ? busy + spares : limit + spares;
     if (one_more && want <= limit)
         want = limit + 1;
     return want > live ? want - live : 0;

@@ -736,11 +736,15 @@ typedef struct subhost_pool_options {
      * NULL: who takes waits. */
     void (*on_done)(subhost_pool *pool, void *data);
     void *on_done_data;
+    int warm; /* of the workers, made at once and at the same time; 0: as they are needed */
+    /* Non-zero: an interpreter makes one call, and the next is made by a fresh one. */
+    int fresh;
 } subhost_pool_options;
 
 #define SUBHOST_POOL_OPTIONS_INIT SUBHOST_INIT(subhost_pool_options)
 
-/* Opens a pool; its interpreters come as they are needed. Deadlines, replacements and, with
+/* Opens a pool; its interpreters come as they are needed, or those of `warm` at the next
+ * subhost_dispatch(), with the functions that were prepared by then imported. Deadlines, replacements and, with
  * SUBHOST_ISOLATION_PROCESS, the calls themselves need the main thread in
  * subhost_dispatch(). Main thread, no GIL, does not block. */
 SUBHOST_API int subhost_pool_open(subhost_host *host, const subhost_pool_options *options,
@@ -793,7 +797,7 @@ typedef struct subhost_pool_stats {
     uint64_t timeouts; /* of these */
     unsigned workers;  /* interpreters that live, spares too */
     unsigned replaced; /* because they were abandoned or killed */
-    unsigned recycled; /* because of recycle_calls or recycle_growth */
+    unsigned recycled; /* because of recycle_calls, recycle_growth or fresh */
 } subhost_pool_stats;
 
 #define SUBHOST_POOL_STATS_INIT SUBHOST_INIT(subhost_pool_stats)

@@ -42,6 +42,8 @@ subhost_call *subhost__worker_claim(struct worker *worker)
 static unsigned share(const struct worker *worker, unsigned queued)
 {
     const subhost_pool *pool = worker->pool;
+    if (pool->options.fresh)
+        return 1;
     unsigned wanted = queued / (2 * (unsigned)pool->options.workers);
     int64_t affordable = worker->cost > 0 ? BATCH_TIME / worker->cost : 1;
     if (wanted > affordable)
@@ -217,6 +219,19 @@ static void conclude(struct worker *worker, subhost_call *call, enum call_phase 
     }
 }
 
+/* Where each call has an interpreter of its own, this one's was made. */
+static void use_up(struct worker *worker)
+{
+    subhost_pool *pool = worker->pool;
+    pthread_mutex_lock(&pool->lock);
+    if (worker->state == WORKER_ACTIVE) {
+        worker->state = WORKER_RETIRED;
+        pool->recycled++;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    subhost__loop_wake(pool->host); /* it makes a successor */
+}
+
 /* Makes the call. False: the worker was abandoned meanwhile, or is cancelled. */
 static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
 {
@@ -224,6 +239,7 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
     struct call_failure failure = {0};
     /* The call may be taken from us while it runs, and used again. */
     const subhost_function *named = call->function;
+    bool imports = call->imports;
     struct exposed_value argument = {0};
     bool ok = call->imports || subhost__value_expose(interp, &call->argument, &argument);
     int64_t started_at = subhost__now();
@@ -250,6 +266,8 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
     if (limit && (calls == limit || calls == limit / 2))
         subhost__loop_wake(worker->pool->host); /* it sees to a successor */
     bool ours = how != CALL_CANCELLING || end_cancel(interp, task);
+    if (worker->pool->options.fresh && !imports)
+        use_up(worker);
     subhost__value_trim(&worker->result);
     int64_t now = subhost__now();
     worker->cost += (now - started_at - worker->cost) / 8;

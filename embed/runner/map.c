@@ -270,7 +270,10 @@ static int open_pool(struct map *map, subhost_error **err)
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.name = "map";
     options.workers = o->jobs;
-    options.spares = map->timeout || o->recycle ? SPARES : 0;
+    options.spares = o->fresh && o->jobs                      ? o->jobs
+                     : o->fresh || map->timeout || o->recycle ? SPARES
+                                                              : 0;
+    options.fresh = o->fresh;
     options.isolation = o->isolation;
     options.timeout = map->timeout;
     options.grace = map->grace > 0 ? map->grace : 1;

@@ -54,6 +54,11 @@ def flaky(x):
     with open(path, "a") as file: file.write("x")
     if os.path.getsize(path) < 3: raise OSError("not yet")
     return os.path.getsize(path)
+seen = []
+def sees(x):
+    if x == "raise": raise ValueError(x)
+    seen.append(x)
+    return len(seen)
 def worse(x):
     path = f"tries.{x}"
     with open(path, "a") as file: file.write("x")
@@ -209,6 +214,19 @@ def failures(folder):
         path.unlink()
     got = subhost("map", "--retry", "1", "functions:flaky", input=numbers(1), cwd=folder)
     equal((got.status, (folder / "tries.0").read_text()), (1, "xx"), "and not more often")
+
+
+@test
+def fresh_ones(folder):
+    script(folder, FUNCTIONS, "functions.py")
+    for isolation in "interpreter", "process":
+        got = subhost("map", "--fresh", "-j", "2", "--isolation", isolation, "functions:sees",
+                      input='1\n"raise"\n3\n4\n5\n6\n7\n8\n', cwd=folder)
+        found = [line.get("value", line.get("error")) for line in lines(got)]
+        equal(found, [1, "ValueError: raise", 1, 1, 1, 1, 1, 1],
+              f"--fresh: an item sees nothing of others ({isolation})", result=got)
+    got = subhost("map", "-j", "1", "functions:sees", input="1\n2\n3\n", cwd=folder)
+    equal(values(got), [1, 2, 3], "without it, it does", result=got)
 
 
 @test

@@ -22,7 +22,9 @@ static const char module_text[] = "import os, time\n"
                                   "class A:\n"
                                   "    @staticmethod\n"
                                   "    def b(x): return x + 1\n"
-                                  "number = 3\n";
+                                  "number = 3\n"
+                                  "seen = []\n"
+                                  "def sees(x): seen.append(x); return len(seen)\n";
 
 static char folder[] = "/tmp/subhost-pool-XXXXXX";
 
@@ -287,6 +289,104 @@ static void test_killed(void **state)
     assert_int_equal(outcome.kind, SUBHOST_RETURNED);
     subhost_call_free(call);
     unit_pool_close(&p);
+}
+
+/* ---- how many interpreters, and how old ---------------------------------------------- */
+
+static unsigned count_workers(struct unit_pool *p)
+{
+    subhost_pool_stats stats = {.size = sizeof stats};
+    subhost_pool_get_stats(p->pool, &stats);
+    return stats.workers;
+}
+
+static void dispatch_for(struct unit_pool *p, int64_t duration)
+{
+    int64_t deadline = subhost__now() + duration;
+    while (subhost__now() < deadline)
+        subhost_dispatch(p->host, SUBHOST_MSEC(5), NULL);
+}
+
+/* Those that are to be ahead of the first call are, with their functions; no more are. */
+static void test_warm(void **state)
+{
+    (void)state;
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.workers = 3;
+    options.warm = 2;
+    struct unit_pool p = open_pool(&options);
+    subhost_function *function = NULL;
+    assert_int_equal(subhost_pool_function(p.pool, "poolmod:same", &function, NULL), 0);
+    assert_int_equal(count_workers(&p), 0);
+    int64_t deadline = subhost__now() + unit_patience(20);
+    while (count_workers(&p) < 2 && subhost__now() < deadline)
+        subhost_dispatch(p.host, SUBHOST_MSEC(5), NULL);
+    dispatch_for(&p, SUBHOST_MSEC(50));
+    assert_int_equal(count_workers(&p), 2);
+    unit_pool_close(&p);
+
+    subhost_error *err = NULL;
+    p.host = unit_open();
+    options.warm = -1;
+    assert_int_equal(subhost_pool_open(p.host, &options, &p.pool, &err), SUBHOST_EINVAL);
+    assert_string_equal(subhost_error_message(err),
+                        "subhost_pool_options: warm is -1: from 0 to workers");
+    subhost_error_free(err);
+    unit_close(p.host);
+}
+
+static void test_warm_without_calls(void **state)
+{
+    (void)state;
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.warm = 9; /* all of them */
+    struct unit_pool p = open_pool(&options);
+    dispatch_for(&p, SUBHOST_MSEC(1)); /* and it is closed while they are made */
+    unit_pool_close(&p);
+}
+
+static void make_fresh_calls(enum subhost_isolation isolation)
+{
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.isolation = isolation;
+    options.fresh = 1;
+    options.spares = 1;
+    struct unit_pool p = open_pool(&options);
+    enum { N = 20 };
+    subhost_call *calls[N], *taken[N];
+    for (int i = 0; i < N; i++) {
+        calls[i] = unit_call_new(&p, "poolmod:sees");
+        subhost_value_add_int(subhost_call_argument(calls[i]), i);
+    }
+    assert_int_equal(subhost_pool_submit(p.pool, calls, N, 0, NULL), N);
+    int64_t deadline = subhost__now() + unit_patience(30);
+    int n = 0;
+    while (n < N && subhost__now() < deadline) {
+        subhost_dispatch(p.host, SUBHOST_MSEC(5), NULL);
+        n += subhost_pool_take(p.pool, taken + n, (size_t)(N - n), 0, NULL);
+    }
+    assert_int_equal(n, N);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(unit_call_result_int(calls[i]), 1);
+        subhost_call_free(calls[i]);
+    }
+    subhost_pool_stats stats = {.size = sizeof stats};
+    subhost_pool_get_stats(p.pool, &stats);
+    assert_int_equal(stats.recycled, N);
+    unit_pool_close(&p);
+}
+
+/* No call finds what another has left. */
+static void test_fresh(void **state)
+{
+    (void)state;
+    make_fresh_calls(SUBHOST_ISOLATION_INTERPRETER);
+}
+
+static void test_fresh_processes(void **state)
+{
+    (void)state;
+    make_fresh_calls(SUBHOST_ISOLATION_PROCESS);
 }
 
 /* ---- many -------------------------------------------------------------------------- */
@@ -660,6 +760,10 @@ int main(void)
         UNIT_TEST(test_timeouts),
         UNIT_TEST(test_cancel_behind_a_deadline),
         UNIT_TEST(test_killed),
+        UNIT_TEST(test_warm),
+        UNIT_TEST(test_warm_without_calls),
+        UNIT_TEST(test_fresh),
+        UNIT_TEST(test_fresh_processes),
         UNIT_TEST(test_many),
         UNIT_TEST(test_room),
         UNIT_TEST(test_told),
