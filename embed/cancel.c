@@ -78,6 +78,7 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
                              enum subhost_reason reason, const char *text)
 {
     struct cancel *cancel = &interp->cancel;
+    bool shortened = false;
     pthread_mutex_lock(&interp->lock);
     bool first = interp->current == task && !atomic_load(&cancel->requested) &&
                  interp->state != INTERP_QUARANTINED &&
@@ -95,9 +96,20 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     } else if (interp->current == task && is_calls_deadline(interp) &&
                reason != SUBHOST_BY_DEADLINE) {
         atomic_store(&task->worker->cancel_next, (int)reason + 1);
+    } else if (interp->current == task && atomic_load(&cancel->requested)) {
+        /* By one who has less time, its parent: what is left becomes shorter, never longer. */
+        int64_t age = subhost__now() - cancel->requested_at;
+        shortened = task->grace < cancel->grace - age;
+        if (shortened)
+            cancel->grace = age + task->grace;
     }
     unsigned over = atomic_load(&task->cancels_over);
     pthread_mutex_unlock(&interp->lock);
+    if (shortened) /* and so does that of what is below it */
+        subhost__task_cancel_children((subhost_task *)(uintptr_t)task, over, reason,
+                                      text);
+    if (shortened)
+        subhost__loop_wake(interp->host); /* its timer */
     if (!first)
         return;
     pthread_mutex_lock(&interp->host->lock);

@@ -442,9 +442,11 @@ void subhost__task_forget_cancel(subhost_task *task);
  * is the next one's. Any thread, GIL or not. */
 void subhost__task_cancel_children(subhost_task *task, unsigned over,
                                    enum subhost_reason reason, const char *text);
-/* Cancels what lives in a nursery, and what will be started in it. Any thread. */
+/* Cancels what lives in a nursery, and what will be started in it. When the task of `of`
+ * (NULL: none), to whose program it belongs, is being cancelled: for the same reason and within
+ * what is left of its grace period. Any thread. */
 void subhost__task_cancel_nursery(subhost_host *host, struct nursery *nursery,
-                                  const char *text);
+                                  subhost_interp *of, const char *text);
 /* The function of a call has failed: its siblings need not wait for what follows (threads,
  * atexit, a flush into a pipe that nobody reads), for which it has its grace period. Any
  * thread. */

@@ -135,7 +135,7 @@ static void nursery_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     if (self->nursery && self->interp) /* never left */
-        subhost__task_cancel_nursery(self->interp->host, self->nursery,
+        subhost__task_cancel_nursery(self->interp->host, self->nursery, self->interp,
                                      "its nursery is gone");
     subhost__nursery_unref(self->nursery);
     if (self->interp)
@@ -156,7 +156,7 @@ static PyObject *join(NurseryObject *self, struct thread *thread)
         Py_END_ALLOW_THREADS PyObject *due =
             result == EINTR ? take_due(self->interp, thread) : NULL;
         if (due)
-            subhost__task_cancel_nursery(self->interp->host, self->nursery,
+            subhost__task_cancel_nursery(self->interp->host, self->nursery, self->interp,
                                          "its nursery was interrupted");
         if (first)
             Py_XDECREF(due);
@@ -190,7 +190,7 @@ static PyObject *nursery_exit(PyObject *op, PyObject *args)
     if (PyArg_ParseTuple(args, "OOO", &kind, &error, &traceback) == 0)
         error = NULL;
     if (!error || error != Py_None)
-        subhost__task_cancel_nursery(self->interp->host, self->nursery,
+        subhost__task_cancel_nursery(self->interp->host, self->nursery, self->interp,
                                      "its nursery is left by an exception");
     PyObject *outer = error ? NULL : PyErr_GetRaisedException();
     PyObject *interrupted = join(self, thread);

@@ -51,12 +51,12 @@ struct process {
     enum process_state state;
     uint64_t id; /* in this process, 1, 2, 3 ... */
     struct wire control;
-    int64_t since;    /* in this state */
-    int64_t ended_at; /* its pidfd was ready, or it was killed; 0: neither */
-    bool hello;       /* it was heard of */
-    bool cancelling;  /* the cancel of its task was sent */
-    bool killed;      /* by us */
-    bool released;    /* it was told that nothing more comes */
+    int64_t since;      /* in this state */
+    int64_t ended_at;   /* its pidfd was ready, or it was killed; 0: neither */
+    bool hello;         /* it was heard of */
+    int64_t told_grace; /* with the cancel of its task, which was sent; else -1 */
+    bool killed;        /* by us */
+    bool released;      /* it was told that nothing more comes */
     bool status_known;
     int status; /* wait(2)'s, -1: lost */
     /* Captured output that it was not yet told to be taken, its last line's part of that, and
@@ -252,7 +252,7 @@ static bool send_task(struct process *process)
     struct pack pack = {0};
     subhost__task_pack(&pack, task, last);
     process->released = last;
-    process->cancelling = false;
+    process->told_grace = -1;
     if (pack.failed || !subhost__wire_send(&process->control, FRAME_RUN, task->id,
                                            pack.data, pack.size, NULL, 0))
         subhost__process_kill(process); /* or it is dead already: its end says it all */
@@ -431,11 +431,13 @@ static int64_t climb(struct process *process, int64_t now)
     int64_t end = cancel->requested_at + cancel->grace + KILL_DELAY;
     struct pack pack = {0};
     subhost__pack_u64(&pack, (uint64_t)cancel->reason);
-    subhost__pack_u64(&pack, (uint64_t)cancel->grace);
+    /* When it has become shorter it is sent again: what is left now. */
+    int64_t grace = cancel->grace, left = grace - (now - cancel->requested_at);
+    subhost__pack_u64(&pack, (uint64_t)(left > 0 ? left : 0));
     subhost__pack_string(&pack, cancel->text);
     pthread_mutex_unlock(&interp->lock);
-    if (!process->cancelling) {
-        process->cancelling = true;
+    if (process->told_grace != grace) {
+        process->told_grace = grace;
         subhost__wire_send(&process->control, FRAME_CANCEL, task->id, pack.data,
                            pack.size, NULL, 0);
     }

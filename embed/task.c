@@ -484,7 +484,7 @@ bool subhost__task_finish(subhost_task *task, const subhost_outcome *outcome,
         /* Whoever waits for siblings of the one that failed, or started more and did not
          * wait for it, is not asked: they end now. */
         if (first_failure)
-            subhost__task_cancel_nursery(host, task->nursery, "a sibling failed");
+            subhost__task_cancel_nursery(host, task->nursery, NULL, "a sibling failed");
         subhost__task_cancel_children(task, 0, SUBHOST_BY_REQUEST,
                                       "its parent has ended");
         subhost__loop_wake(host);
@@ -682,7 +682,7 @@ void subhost__task_failing(subhost_task *task)
     pthread_mutex_unlock(&host->lock);
     subhost__loop_wake(host); /* it sets its timer, or tells the supervisor */
     if (first)
-        subhost__task_cancel_nursery(host, nursery, "a sibling failed");
+        subhost__task_cancel_nursery(host, nursery, NULL, "a sibling failed");
 }
 
 /* A reference to a live task on that list, where it is no more; NULL: none is left. */
@@ -708,10 +708,13 @@ static void order_live(subhost_host *host, const subhost_task *parent,
                        const struct nursery *nursery, const void *list)
 {
     for (subhost_task *task = host->live; task; task = task->live_next) {
-        if (task->cancel_asked || (nursery && task->failing) ||
-            (parent && task->parent != parent) || (nursery && task->nursery != nursery))
+        if ((parent && task->parent != parent) || (nursery && task->nursery != nursery) ||
+            (nursery && (task->cancel_asked || task->failing)))
             continue;
-        task->cancel_asked = task->cancel_expected = true;
+        /* One that was asked before is asked again: it may have too much time for its parent,
+         * which then has none left. */
+        if (!task->cancel_asked)
+            task->cancel_asked = task->cancel_expected = true;
         task->ordered_by = list;
     }
 }
@@ -748,12 +751,25 @@ void subhost__task_cancel_children(subhost_task *task, unsigned over,
 }
 
 void subhost__task_cancel_nursery(subhost_host *host, struct nursery *nursery,
-                                  const char *text)
+                                  subhost_interp *of, const char *text)
 {
     char list;
+    enum subhost_reason reason = SUBHOST_BY_REQUEST;
+    int64_t grace = SUBHOST_FOREVER;
+    if (of) {
+        /* Its program may be faster here than the cancel of everything below it. */
+        pthread_mutex_lock(&of->lock);
+        const struct cancel *cancel = &of->cancel;
+        if (atomic_load(&cancel->requested)) {
+            int64_t left = cancel->grace - (subhost__now() - cancel->requested_at);
+            reason = cancel->reason;
+            grace = left > 0 ? grace_below(left) : 0;
+        }
+        pthread_mutex_unlock(&of->lock);
+    }
     pthread_mutex_lock(&host->lock);
     nursery->cancelled = true;
     order_live(host, NULL, nursery, &list);
     pthread_mutex_unlock(&host->lock);
-    cancel_ordered(host, &list, SUBHOST_FOREVER, SUBHOST_BY_REQUEST, text);
+    cancel_ordered(host, &list, grace, reason, text);
 }

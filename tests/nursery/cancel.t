@@ -242,4 +242,25 @@ def stubborn(folder, isolation):
        all=time.monotonic() - began)
 
 
+@test
+@each
+def asked_just_before(folder, isolation):
+    """A task that was asked to end just before its parent has no more time than it has then."""
+    prints(folder, STUBBORN, """
+        try:
+            with subhost.open_nursery() as nursery:
+                task = start(nursery, stubborn)
+                time.sleep(1)
+                task.cancel()
+                os.kill(os.getpid(), 15)
+                time.sleep(100)
+        except subhost.Cancelled as error:
+            print(error.reason, task.outcome, flush=True)
+            raise
+        """, {"interpreter": "ready\nSIGTERM abandoned\n",
+              "process": "ready\nSIGTERM killed(9)\n"}[isolation],
+           "a task that was cancelled just before is given up before its parent is",
+           "--grace", "3s", isolation=isolation, status=143)
+
+
 main()
