@@ -24,6 +24,7 @@ struct subhost_callback {
     char *module, *name;    /* of the callable, where C named it; owned */
     /* Where Python gave it; with the GIL held: */
     PyObject *callable;
+    vectorcallfunc vectorcall; /* of a plain Python function; else NULL */
     struct native_types types; /* references */
     subhost_callback *next;    /* in interp->callbacks */
     bool stored;               /* C keeps it */
@@ -229,14 +230,17 @@ static inline PyObject *number(enum sig_kind kind, const void *from)
     }
 }
 
-static PyObject *call_with_numbers(const struct signature *s, PyObject *callable,
+static PyObject *call_with_numbers(const subhost_callback *callback, PyObject *callable,
                                    void **args)
 {
+    const struct signature *s = callback->signature;
     PyObject *values[1 + SIG_MAX_PARAMS], *result = NULL;
     size_t n = 0;
     while (n < s->n_params && (values[1 + n] = number(s->params[n].type.kind, args[n])))
         n++;
-    vectorcallfunc function = PyVectorcall_Function(callable);
+    vectorcallfunc function = callback->vectorcall;
+    if (!function)
+        function = PyVectorcall_Function(callable);
     if (n == s->n_params)
         result = (function ? function : PyObject_Vectorcall)(
             callable, values + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -248,10 +252,10 @@ static PyObject *call_with_numbers(const struct signature *s, PyObject *callable
 /* False, without an exception: not as simple as that. */
 static inline bool give_number(enum sig_kind kind, PyObject *object, void *to)
 {
-    if (kind == SIG_I32 && PyLong_CheckExact(object)) {
-        int overflow;
-        long value = PyLong_AsLongAndOverflow(object, &overflow);
-        if (overflow || value != (int32_t)value)
+    if (kind == SIG_I32 && PyLong_CheckExact(object) &&
+        PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+        Py_ssize_t value = PyUnstable_Long_CompactValue((PyLongObject *)object);
+        if (value != (int32_t)value)
             return false;
         *(ffi_sarg *)to = value;
         return true;
@@ -301,7 +305,7 @@ static bool invoke(const subhost_callback *callback, const struct native_types *
                    PyObject *callable, void *result, void **args)
 {
     const struct signature *s = callback->signature;
-    PyObject *object = callback->numbers ? call_with_numbers(s, callable, args)
+    PyObject *object = callback->numbers ? call_with_numbers(callback, callable, args)
                                          : call_python(callback, types, callable, args);
     bool ok = object && (give_number(s->result.kind, object, result) ||
                          give_result(callback, types, object, result));
@@ -409,11 +413,11 @@ static void enter(ffi_cif *cif, void *result, void **args, void *data)
 {
     (void)cif;
     subhost_callback *callback = data;
-    int saved_errno = errno;
+    int *error = &errno, saved_errno = *error; /* this thread's, looked up once */
     struct native_call *call = subhost__native_current();
     if (call && callback->call == call) {
         run_lent(callback, call, result, args);
-        errno = saved_errno;
+        *error = saved_errno;
         return;
     }
     atomic_fetch_add_explicit(&called, 1, memory_order_relaxed);
@@ -430,7 +434,7 @@ static void enter(ffi_cif *cif, void *result, void **args, void *data)
         atomic_fetch_add_explicit(&defaulted, 1, memory_order_relaxed);
     }
     subhost__callback_unref(callback);
-    errno = saved_errno;
+    *error = saved_errno;
 }
 
 /* ---- making and freeing ----------------------------------------------------------- */
@@ -510,6 +514,9 @@ static subhost_callback *make_of(subhost_interp *interp, const struct native_typ
     callback->life =
         PyInterpreterState_GetID(PyThreadState_GetInterpreter(PyThreadState_Get()));
     callback->callable = Py_NewRef(callable);
+    /* What PyObject_Vectorcall() would find, without its checks of others' functions. */
+    if (PyFunction_Check(callable))
+        callback->vectorcall = PyVectorcall_Function(callable);
     callback->types.interp = interp;
     callback->types.pointer = Py_NewRef(types->pointer);
     callback->types.callback = Py_NewRef(types->callback);
