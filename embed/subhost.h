@@ -744,9 +744,9 @@ typedef struct subhost_pool_options {
 #define SUBHOST_POOL_OPTIONS_INIT SUBHOST_INIT(subhost_pool_options)
 
 /* Opens a pool; its interpreters come as they are needed, or those of `warm` at the next
- * subhost_dispatch(), with the functions that were prepared by then imported. Deadlines, replacements and, with
- * SUBHOST_ISOLATION_PROCESS, the calls themselves need the main thread in
- * subhost_dispatch(). Main thread, no GIL, does not block. */
+ * subhost_dispatch(), with the functions that were prepared by then imported. Deadlines,
+ * replacements and, with SUBHOST_ISOLATION_PROCESS, the calls themselves need the main thread
+ * in subhost_dispatch(). Main thread, no GIL, does not block. */
 SUBHOST_API int subhost_pool_open(subhost_host *host, const subhost_pool_options *options,
                                   subhost_pool **pool, subhost_error **err);
 
