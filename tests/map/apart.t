@@ -37,7 +37,7 @@ def a_deadline_and_the_next_nursery(folder):
     cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, [min(cpus)])
     try:
-        got = subhost("map", "-j1", "--timeout", str(0.4 * PATIENCE), "functions:f",
+        got = subhost("map", "-j1", "--timeout", str(PATIENCE), "functions:f",
                       input=numbers(18), cwd=folder, timeout=60)
     finally:
         os.sched_setaffinity(0, cpus)
