@@ -386,6 +386,8 @@ static void test_fresh(void **state)
 static void test_fresh_processes(void **state)
 {
     (void)state;
+    if (!unit_can_fork())
+        skip();
     make_fresh_calls(SUBHOST_ISOLATION_PROCESS);
 }
 
