@@ -393,7 +393,7 @@ static unsigned wanted(subhost_pool *pool, int64_t now, bool one_more)
         want = limit + spares;
     /* Those that are busy now will be gone then. */
     if (pool->options.fresh && want < busy + spares)
-        want = busy + spares < limit + spares ? busy + spares : limit + spares;
+        want = busy + spares;
     if (one_more && want <= limit)
         want = limit + 1;
     return want > live ? want - live : 0;

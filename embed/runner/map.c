@@ -252,6 +252,14 @@ static int take_policy(struct map *map)
     return 0;
 }
 
+static int count_spares(const struct map *map)
+{
+    const struct map_options *o = map->options;
+    if (o->fresh && o->jobs)
+        return o->jobs; /* each worker needs a successor */
+    return o->fresh || o->recycle || map->timeout ? SPARES : 0;
+}
+
 static int open_pool(struct map *map, subhost_error **err)
 {
     const struct map_options *o = map->options;
@@ -270,9 +278,7 @@ static int open_pool(struct map *map, subhost_error **err)
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.name = "map";
     options.workers = o->jobs;
-    options.spares = o->fresh && o->jobs                      ? o->jobs
-                     : o->fresh || map->timeout || o->recycle ? SPARES
-                                                              : 0;
+    options.spares = count_spares(map);
     options.fresh = o->fresh;
     options.isolation = o->isolation;
     options.timeout = map->timeout;
