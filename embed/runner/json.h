@@ -7,18 +7,7 @@
 
 #include <subhost.h>
 
-/* A text that grows. */
-struct text {
-    char *data;
-    size_t size, room;
-    bool failed; /* out of memory; nothing is added any more */
-};
-
-void text_add(struct text *text, const char *data, size_t size);
-void text_add_string(struct text *text, const char *string);
-void text_format(struct text *text, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-void text_free(struct text *text);
+#include "text.h"
 
 /* Puts what a JSON text stands for into the value. False: it is none; `error` says why. */
 bool json_parse(const char *data, size_t size, subhost_value *value, struct text *error);

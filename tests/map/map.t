@@ -144,7 +144,8 @@ def round_trips(folder):
     floats = [5e-324, 2.0 ** -44, 1e16, 9999999999999998.0, 1e-5, 0.0001, 0.1, 123456.789, 1e22,
               1e23, 1.7976931348623157e308, 2.2250738585072014e-308, 2.0 ** 70, 1 / 3, 100.0]
     floats += [2.0 ** n for n in range(-1074, 1024, 7)] + [1.1 ** n for n in range(-3000, 3000, 41)]
-    texts += [repr(number) for number in floats]
+    floats += [n * 7919 / 10 ** d for n in (1, -3, 1250, 99999999, 10 ** 11) for d in range(7)]
+    texts += [repr(number) for number in floats] + [str(7 ** n - 9 ** n) for n in range(25)]
     texts.remove("1e400")
     (folder / "in").write_text("\n".join(texts), encoding="utf-8")
     plain = run([PYTHON, "plain.py", "functions:same", "in"], cwd=folder)

@@ -1,184 +1,15 @@
-/* JSON texts and values. Texts are read by jansson. They are printed here, because they are to
- * be, to the byte, what Python's json.dumps() prints. */
+/* Values become JSON texts: to the byte those that Python's json.dumps() prints. */
 #define _GNU_SOURCE
 #include "json.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 /* Python refuses to print larger integers (sys.set_int_max_str_digits()). */
 #define INT_DIGITS_MAX 4300
-
-/* ---- texts ----------------------------------------------------------------------- */
-
-static char *extend(struct text *text, size_t more)
-{
-    if (text->failed)
-        return NULL;
-    if (text->size + more > text->room) {
-        size_t room = text->room ? text->room : 256;
-        while (room < text->size + more)
-            room *= 2;
-        char *data = realloc(text->data, room);
-        if (!data) {
-            text->failed = true;
-            return NULL;
-        }
-        text->data = data;
-        text->room = room;
-    }
-    char *to = text->data + text->size;
-    text->size += more;
-    return to;
-}
-
-void text_add(struct text *text, const char *data, size_t size)
-{
-    char *to = extend(text, size);
-    if (to && size)
-        memcpy(to, data, size);
-}
-
-void text_add_string(struct text *text, const char *string)
-{
-    text_add(text, string, strlen(string));
-}
-
-void text_format(struct text *text, const char *format, ...)
-{
-    char buffer[512];
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(buffer, sizeof buffer, format, args);
-    va_end(args);
-    if (n > 0)
-        text_add(text, buffer, (size_t)n < sizeof buffer ? (size_t)n : sizeof buffer - 1);
-}
-
-void text_free(struct text *text)
-{
-    free(text->data);
-    *text = (struct text){0};
-}
-
-/* ---- reading --------------------------------------------------------------------- */
-
-static void add(subhost_value *value, json_t *json)
-{
-    const char *key;
-    size_t key_size, i;
-    json_t *item;
-    switch (json_typeof(json)) {
-    case JSON_OBJECT:
-        subhost_value_begin(value, SUBHOST_VALUE_DICT);
-        json_object_keylen_foreach(json, key, key_size, item)
-        {
-            subhost_value_add_str(value, key, key_size);
-            add(value, item);
-        }
-        subhost_value_end(value);
-        break;
-    case JSON_ARRAY:
-        subhost_value_begin(value, SUBHOST_VALUE_LIST);
-        json_array_foreach(json, i, item) { add(value, item); }
-        subhost_value_end(value);
-        break;
-    case JSON_STRING:
-        subhost_value_add_str(value, json_string_value(json), json_string_length(json));
-        break;
-    case JSON_INTEGER:
-        subhost_value_add_int(value, json_integer_value(json));
-        break;
-    case JSON_REAL:
-        subhost_value_add_float(value, json_real_value(json));
-        break;
-    case JSON_TRUE:
-    case JSON_FALSE:
-        subhost_value_add_bool(value, json_is_true(json));
-        break;
-    case JSON_NULL:
-        subhost_value_add_none(value);
-        break;
-    }
-}
-
-/* What Python takes and jansson does not: integers beyond 64 bits, floats that overflow,
- * surrogates that stand alone, U+0000 in a key. */
-static bool python_may_take(const json_error_t *error)
-{
-    return json_error_code(error) == json_error_numeric_overflow ||
-           json_error_code(error) == json_error_null_byte_in_key ||
-           strncmp(error->text, "invalid Unicode '\\u", strlen("invalid Unicode '\\u")) ==
-               0;
-}
-
-/* What Python takes and JSON does not: NaN, Infinity and -Infinity, outside of strings. */
-static const char *find_constant(const char *data, size_t size)
-{
-    bool in_string = false;
-    for (const char *c = data; c < data + size; c++) {
-        if (*c == '"')
-            in_string = !in_string;
-        else if (in_string && *c == '\\')
-            c++;
-        else if (!in_string && (*c == 'N' || *c == 'I'))
-            return c;
-    }
-    return NULL;
-}
-
-static bool is_blank(const char *data, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        if (!strchr(" \t\r", data[i]) || !data[i])
-            return false;
-    }
-    return true;
-}
-
-bool json_parse(const char *data, size_t size, subhost_value *value, struct text *error)
-{
-    json_error_t problem;
-    subhost_value_clear(value);
-    if (is_blank(data, size)) {
-        text_add_string(error, "there is no JSON value on this line");
-        return false;
-    }
-    const char *nul = memchr(data, '\0', size);
-    if (nul) {
-        text_format(error, "invalid JSON: a NUL byte, at column %zu", nul - data + 1);
-        return false;
-    }
-    json_t *json = json_loadb(data, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &problem);
-    if (json) {
-        add(value, json);
-        json_decref(json);
-    } else if (python_may_take(&problem) && find_constant(data, size)) {
-        text_format(error, "invalid JSON: NaN or Infinity, at column %zu",
-                    find_constant(data, size) - data + 1);
-        return false;
-    } else if (python_may_take(&problem)) {
-        subhost_value_add_json(value, data, size);
-    } else {
-        text_format(error, "invalid JSON: %s, at column %d", problem.text,
-                    problem.column);
-        return false;
-    }
-    subhost_error *err = NULL;
-    if (subhost_value_check(value, &err) == 0)
-        return true;
-    text_add_string(error, subhost_error_message(err));
-    subhost_error_free(err);
-    return false;
-}
-
-/* ---- printing -------------------------------------------------------------------- */
 
 /* The next code point of UTF-8 in which surrogates may stand. What is no UTF-8 at all comes
  * as a surrogate, as Python's surrogateescape has it. */
@@ -258,9 +89,54 @@ static void shortest(double number, char *buffer, size_t size)
     }
 }
 
+static void print_digits(struct text *text, unsigned long long number, int least)
+{
+    char digits[20], *end = digits + sizeof digits, *first = end;
+    do
+        *--first = (char)('0' + number % 10);
+    while ((number /= 10) || end - first < least);
+    text_add(text, first, (size_t)(end - first));
+}
+
+static void print_int(struct text *text, long long number)
+{
+    if (number < 0)
+        text_add(text, "-", 1);
+    print_digits(
+        text, number < 0 ? -(unsigned long long)number : (unsigned long long)number, 1);
+}
+
+/* Most numbers that people write down have few decimals: as repr() then, in one step. False:
+ * not this one.
+ * A decimal number of at most 15 digits is the quotient of two integers that doubles hold
+ * exactly, so the division gives the double that is nearest to it. Two of them never have the
+ * same (DBL_DIG), so one that is found is the shortest, but for zeros at its end; and there
+ * are none as long as fewer decimals do not do. */
+static bool print_few_decimals(struct text *text, double number)
+{
+    double size = fabs(number), power = 1;
+    for (int decimals = 0; decimals <= 4; decimals++, power *= 10) {
+        double whole = nearbyint(size * power);
+        if (whole >= 1e15)
+            return false;
+        if (whole / power != size)
+            continue;
+        if (signbit(number))
+            text_add(text, "-", 1);
+        unsigned long long digits = (unsigned long long)whole, unit = (unsigned)power;
+        print_digits(text, digits / unit, 1);
+        text_add(text, ".", 1);
+        print_digits(text, digits % unit, decimals);
+        return true;
+    }
+    return false;
+}
+
 /* As repr(): 1.0, 1e+16, 1e-05. */
 static void print_float(struct text *text, double number)
 {
+    if (print_few_decimals(text, number))
+        return;
     char buffer[64], digits[32];
     shortest(number, buffer, sizeof buffer);
     char *mark = strchr(buffer, 'e');
@@ -361,7 +237,7 @@ static bool next(struct printer *printer, subhost_item *item)
 static bool print_number(struct printer *printer, const subhost_item *item)
 {
     if (item->kind == SUBHOST_VALUE_INT) {
-        text_format(printer->text, "%lld", (long long)item->integer);
+        print_int(printer->text, item->integer);
         return true;
     }
     if (item->kind == SUBHOST_VALUE_BIGINT)
