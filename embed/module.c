@@ -709,6 +709,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->deliver);
     Py_VISIT(state->prelude);
     Py_VISIT(state->nursery);
+    Py_VISIT(state->restore);
     Py_VISIT(state->handlers);
     Py_VISIT(state->native);
     Py_VISIT(state->native_types);
@@ -724,6 +725,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->deliver);
     Py_CLEAR(state->prelude);
     Py_CLEAR(state->nursery);
+    Py_CLEAR(state->restore);
     Py_CLEAR(state->handlers);
     Py_CLEAR(state->native);
     Py_CLEAR(state->native_types);

@@ -11,6 +11,7 @@ struct module_state {
     PyObject *deliver;      /* the class that stands in for an exception to raise */
     PyObject *prelude;      /* the prelude's namespace, a dict */
     PyObject *nursery;      /* nursery.py's namespace, a dict; NULL: not needed yet */
+    PyObject *restore;      /* reset.py's; NULL: not a pool's that resets */
     PyObject *module;       /* the module itself, borrowed */
     int armed;              /* threads whose early ended call is on its way out */
     int tool;               /* of sys.monitoring, while armed > 0 */

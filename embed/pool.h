@@ -232,4 +232,15 @@ void subhost__call_let_go(void);
 int subhost__call_prepare(subhost_interp *interp, const char *path0,
                           bool stdout_to_stderr);
 
+/* reset.c: notes how the current interpreter is, for subhost__reset(). 0, or -1 with an
+ * exception set. GIL held. */
+int subhost__reset_prepare(subhost_interp *interp);
+/* Puts it back; who has functions of the program's drops them before. False: it cannot be, and
+ * the interpreter should make no more calls. GIL held. */
+bool subhost__reset(subhost_interp *interp);
+/* Around a call: what it sets in contextvars (decimal's context, say) is gone after it. NULL:
+ * out of memory, and there is nothing to leave. An exception that is set stays. GIL held. */
+PyObject *subhost__reset_enter(void);
+void subhost__reset_leave(PyObject *context);
+
 #endif

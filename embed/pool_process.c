@@ -43,10 +43,12 @@ static void conclude(struct worker *worker, subhost_call *call,
     call->outcome.code = outcome->code;
 }
 
-/* What the child has sent: a value, or what was raised. False: it makes no sense. */
-static bool take_result(subhost_call *call, const subhost_task *task)
+/* What the child has sent: a value, or what was raised. False: it makes no sense. `worn`: it
+ * could not be reset. */
+static bool take_result(subhost_call *call, const subhost_task *task, bool *worn)
 {
     struct unpack unpack = {.data = task->result, .size = task->result_size};
+    *worn = subhost__unpack_u64(&unpack);
     bool ok = subhost__unpack_u64(&unpack);
     if (ok) {
         if (!subhost__value_unpack(&unpack, &call->result))
@@ -112,8 +114,9 @@ static void on_end(subhost_task *task, void *data)
     worker->running = NULL;
     worker->task = NULL;
     atomic_fetch_add(&worker->calls, 1);
+    bool worn = false;
     if (call && (outcome.kind != SUBHOST_RETURNED || outcome.cancel_reason >= 0 ||
-                 !take_result(call, task)))
+                 !take_result(call, task, &worn)))
         conclude(worker, call, &outcome);
     bool lost = outcome.kind == SUBHOST_KILLED || outcome.kind == SUBHOST_EXITED ||
                 outcome.kind == SUBHOST_FAILED;
@@ -128,7 +131,7 @@ static void on_end(subhost_task *task, void *data)
     pool->replaced += lost;
     if (lost) {
         worker->state = WORKER_ENDED;
-    } else if (pool->options.fresh && call && !call->imports &&
+    } else if ((pool->options.fresh || worn) && call && !call->imports &&
                worker->state == WORKER_ACTIVE) {
         worker->state = WORKER_RETIRED;
         pool->recycled++;
@@ -158,6 +161,7 @@ static subhost_task *make_task(struct worker *worker, const subhost_function *fu
     subhost__pack_string(&pack, pool->path0);
     subhost__pack_u64(&pack, o->plain != 0);
     subhost__pack_u64(&pack, o->stdout_to_stderr != 0);
+    subhost__pack_u64(&pack, o->reset != 0);
     if (call && !call->imports)
         subhost__value_pack(&pack, &call->argument);
     subhost_task_options options = SUBHOST_TASK_OPTIONS_INIT;
@@ -233,11 +237,13 @@ static void pack_failure(struct pack *pack, const struct call_failure *failure)
     subhost__pack_string(pack, failure->traceback);
 }
 
-/* Functions that were called before, by "module:name". */
+/* Functions that were called before, by "module:name", of the one interpreter of this child. */
+static PyObject *known;
+
+/* `stays`: until the child ends. */
 static PyObject *find_function(subhost_interp *interp, const char *module,
-                               const char *name, struct call_failure *failure)
+                               const char *name, bool stays, struct call_failure *failure)
 {
-    static PyObject *known; /* of the one interpreter of this child */
     PyObject *key = PyUnicode_FromFormat("%s:%s", module, name);
     if (!known)
         known = PyDict_New();
@@ -248,20 +254,22 @@ static PyObject *find_function(subhost_interp *interp, const char *module,
         function = subhost__call_import(interp, module, name, failure);
         if (function && (!known || !key || PyDict_SetItem(known, key, function) < 0))
             PyErr_Clear();
-        if (function)
+        if (function && stays)
             subhost__call_keep(); /* also of what is shared with the parent, until written to */
     }
     Py_XDECREF(key);
     return function;
 }
 
-static int prepare_once(subhost_interp *interp, const char *path0, bool stdout_to_stderr)
+static int prepare_once(subhost_interp *interp, const char *path0, bool stdout_to_stderr,
+                        bool resets)
 {
     static bool prepared;
     if (prepared)
         return 0;
     prepared = true;
-    return subhost__call_prepare(interp, path0, stdout_to_stderr);
+    int result = subhost__call_prepare(interp, path0, stdout_to_stderr);
+    return result == 0 && resets ? subhost__reset_prepare(interp) : result;
 }
 
 /* False: out of memory, or what a cancel has raised; the exception is set. */
@@ -272,6 +280,7 @@ static bool make(subhost_interp *interp, struct unpack *unpack, struct pack *pac
     char *path0 = subhost__unpack_string(unpack);
     bool plain = subhost__unpack_u64(unpack);
     bool stdout_to_stderr = subhost__unpack_u64(unpack);
+    bool resets = subhost__unpack_u64(unpack), worn = false;
     struct call_failure failure = {.kind = SUBHOST_FAILED, .status = 125};
     struct subhost_value argument = {0}, result = {0};
     struct exposed_value exposed = {0};
@@ -280,19 +289,31 @@ static bool make(subhost_interp *interp, struct unpack *unpack, struct pack *pac
     bool ok = module && name && !unpack->failed &&
               (unpack->size == 0 || (subhost__value_unpack(unpack, &argument) &&
                                      subhost__value_expose(interp, &argument, &exposed)));
-    if (ok && prepare_once(interp, path0 && *path0 ? path0 : NULL, stdout_to_stderr) == 0)
-        function = find_function(interp, module, name, &failure);
+    bool imports = exposed.size == 0;
+    ok = ok && prepare_once(interp, path0 && *path0 ? path0 : NULL, stdout_to_stderr,
+                            resets) == 0;
+    PyObject *context = ok && resets ? subhost__reset_enter() : NULL;
+    if (ok)
+        function = find_function(interp, module, name, !resets, &failure);
     ok = function &&
          subhost__call_function(interp, function, &exposed, plain, &result, &failure);
     subhost__value_unexpose(&exposed);
     subhost__value_release(&argument);
+    Py_CLEAR(function);
+    if (context)
+        subhost__reset_leave(context);
+    if (resets && !imports) {
+        if (known)
+            PyDict_Clear(known);
+        worn = !subhost__reset(interp);
+    }
+    subhost__pack_u64(pack, worn);
     if (ok) {
         subhost__pack_u64(pack, true);
         subhost__value_pack(pack, &result);
     } else {
         pack_failure(pack, &failure);
     }
-    Py_XDECREF(function);
     subhost__value_release(&result);
     free(failure.detail);
     free(failure.traceback);

@@ -739,6 +739,12 @@ typedef struct subhost_pool_options {
     int warm; /* of the workers, made at once and at the same time; 0: as they are needed */
     /* Non-zero: an interpreter makes one call, and the next is made by a fresh one. */
     int fresh;
+    /* Non-zero: an interpreter is reset after each call. The program's own modules, all but the
+     * standard library, what is in site-packages, and extension modules, are imported anew by
+     * the next; what the call has changed of sys, builtins, __main__, os.environ, warnings'
+     * filters, contextvars and signal handlers is put back, and in a process the working
+     * directory and the umask. What libraries keep, and threads, stay. */
+    int reset;
 } subhost_pool_options;
 
 #define SUBHOST_POOL_OPTIONS_INIT SUBHOST_INIT(subhost_pool_options)
@@ -797,7 +803,8 @@ typedef struct subhost_pool_stats {
     uint64_t timeouts; /* of these */
     unsigned workers;  /* interpreters that live, spares too */
     unsigned replaced; /* because they were abandoned or killed */
-    unsigned recycled; /* because of recycle_calls, recycle_growth or fresh */
+    unsigned
+        recycled; /* because of recycle_calls, recycle_growth, fresh, or a reset that failed */
 } subhost_pool_stats;
 
 #define SUBHOST_POOL_STATS_INIT SUBHOST_INIT(subhost_pool_stats)

@@ -187,6 +187,12 @@ static PyObject *find_function(struct worker *worker, const subhost_function *fu
     return *slot;
 }
 
+static void drop_functions(struct worker *worker)
+{
+    for (unsigned i = 0; i < POOL_FUNCTIONS; i++)
+        Py_CLEAR(worker->functions[i]);
+}
+
 /* How the call ended, when `how` is what it was. */
 static void conclude(struct worker *worker, subhost_call *call, enum call_phase how,
                      bool ok, struct call_failure *failure)
@@ -232,6 +238,14 @@ static void use_up(struct worker *worker)
     subhost__loop_wake(pool->host); /* it makes a successor */
 }
 
+/* What the call has left is not there for the next one. */
+static void reset(struct worker *worker)
+{
+    drop_functions(worker);
+    if (!subhost__reset(worker->interp))
+        use_up(worker);
+}
+
 /* Makes the call. False: the worker was abandoned meanwhile, or is cancelled. */
 static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
 {
@@ -239,12 +253,12 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
     struct call_failure failure = {0};
     /* The call may be taken from us while it runs, and used again. */
     const subhost_function *named = call->function;
-    bool imports = call->imports;
+    bool imports = call->imports, resets = worker->pool->options.reset;
     struct exposed_value argument = {0};
     bool ok = call->imports || subhost__value_expose(interp, &call->argument, &argument);
     int64_t started_at = subhost__now();
     begin(worker, call, started_at);
-    PyObject *function = NULL;
+    PyObject *function = NULL, *context = resets ? subhost__reset_enter() : NULL;
     if (ok)
         function = find_function(worker, named, &failure);
     else
@@ -253,6 +267,8 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
          subhost__call_function(interp, function, &argument, worker->pool->options.plain,
                                 &worker->result, &failure);
     subhost__value_unexpose(&argument);
+    if (resets)
+        subhost__reset_leave(context);
     enum call_phase how = leave(worker);
     if (how == CALL_ABANDONED) {
         free(failure.detail);
@@ -272,6 +288,8 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
     int64_t now = subhost__now();
     worker->cost += (now - started_at - worker->cost) / 8;
     put_ended(worker, call, now);
+    if (resets && !imports)
+        reset(worker);
     return ours && !atomic_load(&interp->cancel.requested);
 }
 
@@ -328,12 +346,6 @@ static void announce(struct worker *worker)
     subhost__loop_wake(worker->pool->host); /* which says what it is needed for */
 }
 
-static void drop_functions(struct worker *worker)
-{
-    for (unsigned i = 0; i < POOL_FUNCTIONS; i++)
-        Py_CLEAR(worker->functions[i]);
-}
-
 /* Calls, one after another, until there is a reason to stop. False: with an exception set,
  * or without one. */
 static bool serve(struct worker *worker, subhost_task *task)
@@ -366,7 +378,9 @@ PyObject *subhost__worker_run(subhost_interp *interp, subhost_task *task)
 {
     struct worker *worker = task->worker;
     const subhost_pool_options *options = &worker->pool->options;
-    if (subhost__call_prepare(interp, worker->pool->path0, options->stdout_to_stderr) < 0)
+    if (subhost__call_prepare(interp, worker->pool->path0, options->stdout_to_stderr) <
+            0 ||
+        (options->reset && subhost__reset_prepare(interp) < 0))
         return NULL;
     preload(worker);
     subhost__call_keep();

@@ -280,6 +280,7 @@ static int open_pool(struct map *map, subhost_error **err)
     options.workers = o->jobs;
     options.spares = count_spares(map);
     options.fresh = o->fresh;
+    options.reset = o->reset;
     options.isolation = o->isolation;
     options.timeout = map->timeout;
     options.grace = map->grace > 0 ? map->grace : 1;

@@ -20,7 +20,7 @@ struct map_options {
     bool unordered, stats, help;
     enum subhost_isolation isolation;
     uint64_t recycle;
-    bool fresh;
+    bool fresh, reset;
     const char *resume;
     const char *policy; /* NULL: the default one */
     struct settings settings;

@@ -19,6 +19,7 @@
     X(0, "resume", "FILE", "go on where a run that was stopped has left off")            \
     X(0, "recycle", "N", "a fresh interpreter after N items of one (default: never)")    \
     X(0, "fresh", NULL, "each item in an interpreter that has had none before")          \
+    X(0, "reset", NULL, "after each item the program's modules are forgotten, and more") \
     X(0, "gil", "own|shared", "a GIL of its own (default), or the main one's")           \
     X(0, "isolation", "interpreter|process",                                             \
       "in this process (default), or in forked children")                                \
@@ -84,6 +85,8 @@ static int take(void *data, const struct option_row *row, char *value, const cha
         settings_set(settings, "cancel.grace", value, "--grace");
     } else if (strcmp(name, "fresh") == 0) {
         options->fresh = true;
+    } else if (strcmp(name, "reset") == 0) {
+        options->reset = true;
     } else if (strcmp(name, "gil") == 0) {
         status = options_take_choice("map", typed, value, "own", "shared", &second);
         settings_set(settings, "interpreter.gil", value, "--gil");

@@ -230,6 +230,90 @@ def fresh_ones(folder):
     equal(values(got), [1, 2, 3], "without it, it does", result=got)
 
 
+# What a call leaves behind, and what it finds: nothing of it, unless it is a library's.
+LEAVES = """
+import builtins, contextvars, decimal, os, signal, sys, warnings
+import helper
+variable = contextvars.ContextVar("variable", default=0)
+def find():
+    import __main__, json
+    return {
+        "helper": helper.seen[:], "late": "late" in sys.modules, "path": "/nowhere" in sys.path,
+        "argv": sys.argv[1:], "builtins": hasattr(builtins, "left"),
+        "main": hasattr(__main__, "left"), "environ": [os.environ.get("LEFT"), "HOME" in os.environ],
+        "c": "LEFT" in os.popen("env").read() if IS_PROCESS else False,
+        "recursion": sys.getrecursionlimit() == 1234, "hook": sys.excepthook is print,
+        "filters": len(warnings.filters) > 100, "variable": variable.get(),
+        "decimal": decimal.getcontext().prec == 7, "made": "made" in sys.modules,
+        "handler": signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL,
+        "profile": sys.getprofile() is not None, "missing": "stat" not in sys.modules,
+        "stdout": sys.stdout is None, "umask": IS_PROCESS and umask(), "cwd": os.getcwd(),
+        "library": hasattr(json, "left"), "same": sys.meta_path is META_PATH}
+def umask():
+    now = os.umask(0o22)
+    os.umask(now)
+    return now == 0o77
+def leave():
+    import __main__, json, late, types
+    helper.seen.append(1)
+    sys.path.append("/nowhere"), sys.argv.append("left")
+    builtins.left = __main__.left = json.left = 1
+    os.environ["LEFT"] = "1"
+    os.environ.pop("HOME", None)
+    sys.setrecursionlimit(1234)
+    sys.excepthook = print
+    for i in range(200): warnings.filterwarnings("ignore", message=str(i))
+    variable.set(7)
+    decimal.getcontext().prec = 7
+    sys.modules["made"] = types.ModuleType("made")
+    signal.signal(signal.SIGUSR2, print)
+    sys.setprofile(lambda *_: None)
+    sys.modules.pop("stat", None)
+    sys.stdout = None
+    sys.meta_path = list(sys.meta_path)
+    if IS_PROCESS:
+        os.umask(0o77)
+        os.chdir("/")
+IS_PROCESS = META_PATH = None
+def first(is_process):
+    global IS_PROCESS, META_PATH
+    IS_PROCESS, META_PATH = is_process, sys.meta_path
+    found = find()
+    leave()
+    if is_process is None: raise ValueError("left by an exception")
+    return found
+"""
+
+
+@test
+def reset_ones(folder):
+    script(folder, LEAVES, "leaves.py")
+    script(folder, "seen = []\n", "helper.py")
+    script(folder, "", "late.py")
+    for isolation in "interpreter", "process":
+        is_process = json.dumps(isolation == "process")
+        got = subhost("map", "--reset", "-j", "1", "--isolation", isolation, "leaves:first",
+                      input=f"{is_process}\n" * 3, cwd=folder)
+        found = [line.get("value") for line in lines(got)]
+        equal(found[0] and found[0]["library"], False, f"{isolation}: the first finds nothing")
+        expected = found[0] and {**found[0], "library": True}
+        for value in found[1:]:
+            equal(value, expected, "nor does another, but for a library's", result=got)
+        equal(expected["helper"], [], "of an own module")
+    script(folder, FUNCTIONS, "functions.py")
+    got = subhost("map", "--reset", "-j", "2", "--timeout", "0.5", "functions:sees",
+                  input='1\n"raise"\n3\n4\n', cwd=folder)
+    equal([line.get("value", line.get("error")) for line in lines(got)],
+          [1, "ValueError: raise", 1, 1], "also after an exception", result=got)
+    broken = "import sys\ndef f(x):\n    sys.stdlib_module_names = None\n    return x\n"
+    script(folder, broken, "broken.py")
+    for isolation in "interpreter", "process":
+        got = subhost("map", "--reset", "--stats", "-j", "1", "--isolation", isolation,
+                      "broken:f", input="1\n2\n3\n", cwd=folder)
+        equal((values(got), "recycled 3" in got.err), ([1, 2, 3], True),
+              f"{isolation}: one that cannot be reset is replaced", result=got)
+
+
 @test
 def what_cannot_be(folder):
     script(folder, FUNCTIONS, "functions.py")

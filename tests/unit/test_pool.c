@@ -345,35 +345,43 @@ static void test_warm_without_calls(void **state)
     unit_pool_close(&p);
 }
 
+#define CALLS_APART 20
+
+/* Calls of which each must find nothing of another's; how many workers that took. */
+static unsigned make_calls_apart(const subhost_pool_options *options)
+{
+    struct unit_pool p = open_pool(options);
+    subhost_call *calls[CALLS_APART], *taken[CALLS_APART];
+    for (int i = 0; i < CALLS_APART; i++) {
+        calls[i] = unit_call_new(&p, "poolmod:sees");
+        subhost_value_add_int(subhost_call_argument(calls[i]), i);
+    }
+    assert_int_equal(subhost_pool_submit(p.pool, calls, CALLS_APART, 0, NULL),
+                     CALLS_APART);
+    int64_t deadline = subhost__now() + unit_patience(30);
+    int n = 0;
+    while (n < CALLS_APART && subhost__now() < deadline) {
+        subhost_dispatch(p.host, SUBHOST_MSEC(5), NULL);
+        n += subhost_pool_take(p.pool, taken + n, (size_t)(CALLS_APART - n), 0, NULL);
+    }
+    assert_int_equal(n, CALLS_APART);
+    for (int i = 0; i < CALLS_APART; i++) {
+        assert_int_equal(unit_call_result_int(calls[i]), 1);
+        subhost_call_free(calls[i]);
+    }
+    subhost_pool_stats stats = {.size = sizeof stats};
+    subhost_pool_get_stats(p.pool, &stats);
+    unit_pool_close(&p);
+    return stats.recycled;
+}
+
 static void make_fresh_calls(enum subhost_isolation isolation)
 {
     subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
     options.isolation = isolation;
     options.fresh = 1;
     options.spares = 1;
-    struct unit_pool p = open_pool(&options);
-    enum { N = 20 };
-    subhost_call *calls[N], *taken[N];
-    for (int i = 0; i < N; i++) {
-        calls[i] = unit_call_new(&p, "poolmod:sees");
-        subhost_value_add_int(subhost_call_argument(calls[i]), i);
-    }
-    assert_int_equal(subhost_pool_submit(p.pool, calls, N, 0, NULL), N);
-    int64_t deadline = subhost__now() + unit_patience(30);
-    int n = 0;
-    while (n < N && subhost__now() < deadline) {
-        subhost_dispatch(p.host, SUBHOST_MSEC(5), NULL);
-        n += subhost_pool_take(p.pool, taken + n, (size_t)(N - n), 0, NULL);
-    }
-    assert_int_equal(n, N);
-    for (int i = 0; i < N; i++) {
-        assert_int_equal(unit_call_result_int(calls[i]), 1);
-        subhost_call_free(calls[i]);
-    }
-    subhost_pool_stats stats = {.size = sizeof stats};
-    subhost_pool_get_stats(p.pool, &stats);
-    assert_int_equal(stats.recycled, N);
-    unit_pool_close(&p);
+    assert_int_equal(make_calls_apart(&options), CALLS_APART);
 }
 
 /* No call finds what another has left. */
@@ -389,6 +397,28 @@ static void test_fresh_processes(void **state)
     if (!unit_can_fork())
         skip();
     make_fresh_calls(SUBHOST_ISOLATION_PROCESS);
+}
+
+static void make_reset_calls(enum subhost_isolation isolation)
+{
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    options.isolation = isolation;
+    options.reset = 1;
+    assert_int_equal(make_calls_apart(&options), 0);
+}
+
+static void test_reset(void **state)
+{
+    (void)state;
+    make_reset_calls(SUBHOST_ISOLATION_INTERPRETER);
+}
+
+static void test_reset_processes(void **state)
+{
+    (void)state;
+    if (!unit_can_fork())
+        skip();
+    make_reset_calls(SUBHOST_ISOLATION_PROCESS);
 }
 
 /* ---- many -------------------------------------------------------------------------- */
@@ -766,6 +796,8 @@ int main(void)
         UNIT_TEST(test_warm_without_calls),
         UNIT_TEST(test_fresh),
         UNIT_TEST(test_fresh_processes),
+        UNIT_TEST(test_reset),
+        UNIT_TEST(test_reset_processes),
         UNIT_TEST(test_many),
         UNIT_TEST(test_room),
         UNIT_TEST(test_told),
