@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -310,7 +311,7 @@ def reset_ones(folder):
     for isolation in "interpreter", "process":
         got = subhost("map", "--reset", "--stats", "-j", "1", "--isolation", isolation,
                       "broken:f", input="1\n2\n3\n", cwd=folder)
-        equal((values(got), "recycled 3" in got.err), ([1, 2, 3], True),
+        equal((values(got), bool(re.search("recycled [23]", got.err))), ([1, 2, 3], True),
               f"{isolation}: one that cannot be reset is replaced", result=got)
 
 
