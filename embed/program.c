@@ -33,7 +33,8 @@ static int set_orig_argv(const subhost_task *task)
     const char *option = task->kind == SUBHOST_PROGRAM_CODE     ? "-c"
                          : task->kind == SUBHOST_PROGRAM_MODULE ? "-m"
                                                                 : NULL;
-    const char *const start[] = {task->interp->host->executable, option, task->source};
+    const char *source = task->kind == SUBHOST_PROGRAM_INPUT ? "-" : task->source;
+    const char *const start[] = {task->interp->host->executable, option, source};
     PyObject *argv = PyList_New(0);
     for (int i = 0; argv && i < (int)ARRAY_LENGTH(start) + task->argc; i++) {
         int behind = i - (int)ARRAY_LENGTH(start);
@@ -268,8 +269,10 @@ static PyObject *run_stdin(const subhost_task *task, PyObject *dict)
     if (set_argv(task, "-") < 0 || subhost__program_path0("") < 0 ||
         set_file(dict, "<stdin>") < 0)
         return NULL;
-    size_t size;
-    const char *text = subhost__standard_input(&size);
+    size_t size = strlen(task->source);
+    const char *text = task->kind == SUBHOST_PROGRAM_INPUT
+                           ? task->source
+                           : subhost__standard_input(&size);
     /* Of no bytes there is no memory stream; there is one of an empty line. */
     FILE *stream =
         text ? fmemopen((void *)(uintptr_t)(size ? text : "\n"), size ? size : 1, "r")
@@ -352,6 +355,9 @@ static PyObject *run(subhost_interp *interp, subhost_task *task, int *status)
         break;
     case SUBHOST_PROGRAM_CODE:
         result = run_code(task, dict);
+        break;
+    case SUBHOST_PROGRAM_INPUT:
+        result = run_stdin(task, dict);
         break;
     }
     Py_DECREF(dict);

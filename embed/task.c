@@ -138,7 +138,7 @@ subhost_task *subhost__task_make_program(subhost_interp *interp,
 static int check_program(const subhost_program *program, subhost_error **err)
 {
     if (!program->source || program->argc < 0 || (program->argc > 0 && !program->argv) ||
-        (unsigned)program->kind > SUBHOST_PROGRAM_CODE)
+        (unsigned)program->kind > SUBHOST_PROGRAM_INPUT)
         return subhost__fail(err, SUBHOST_EINVAL,
                              "subhost_submit: the program has no source, a bad kind, or "
                              "arguments that are missing");

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "run.h"
 
+#include "input.h"
 #include "output.h"
 #include "policy.h"
 
@@ -187,6 +188,8 @@ static const char *program_name(const struct options *options)
 {
     if (options->kind == SUBHOST_PROGRAM_CODE)
         return "-c";
+    if (options->kind == SUBHOST_PROGRAM_INPUT)
+        return "-";
     const char *slash = strrchr(options->source, '/');
     return slash && slash[1] ? slash + 1 : options->source;
 }
@@ -289,23 +292,44 @@ static int run_under(subhost_policy *policy, const struct options *options)
     return status;
 }
 
+static bool is_standard_input(const struct options *options)
+{
+    return options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") == 0;
+}
+
+/* Of several processes only one could read it: each gets the text. */
+static int run_input(subhost_policy *policy, const struct options *options)
+{
+    struct options text = *options;
+    const char *value = subhost_policy_get(policy, "limits.timeout");
+    int64_t timeout = 0;
+    if (value)
+        subhost_duration(value, &timeout);
+    char *source;
+    int status = input_read(timeout, &source);
+    if (status)
+        return status;
+    text.kind = SUBHOST_PROGRAM_INPUT;
+    text.source = source;
+    status = run_under(policy, &text);
+    free(source);
+    return status;
+}
+
 int run_command(const struct options *options)
 {
-    if (options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") != 0) {
+    if (options->kind == SUBHOST_PROGRAM_FILE && !is_standard_input(options)) {
         int status = check_file(options->source);
         if (status)
             return status;
     }
-    if (options->isolation == SUBHOST_ISOLATION_PROCESS && options->workers > 1 &&
-        options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") == 0)
-        return options_usage_error("run",
-                                   "standard input can be read by one process only: "
-                                   "put the program into a file, or leave out -n");
     subhost_policy *policy =
         policy_of_options("run", options->policy, &options->settings);
     if (!policy)
         return STATUS_FAILED;
-    int status = run_under(policy, options);
+    bool shared = options->isolation == SUBHOST_ISOLATION_PROCESS &&
+                  options->workers > 1 && is_standard_input(options);
+    int status = shared ? run_input(policy, options) : run_under(policy, options);
     subhost_policy_free(policy);
     return status;
 }

@@ -3,6 +3,7 @@
 """`subhost run --isolation process`: a program in a forked child is the program that python
 runs; extension modules that refuse subinterpreters work; and it can always be killed."""
 import concurrent.futures
+import os
 import pathlib
 import re
 import signal
@@ -158,9 +159,18 @@ time.sleep(0.4); print("fine")
 """)
     equal((result.status, result.out, left), (137, "fine\n", []),
           "-n 2: one is killed, the other goes on", result=result)
-    result = subhost("run", *PROCESS, "-n", "3", "-", input="print('from stdin')")
-    ok(result.status == 125 and "standard input can be read by one process only" in result.err,
-       "-n 3 of -: refused", result=result)
+    program = "import sys; print(sys.argv, __file__, sys.stdin.read()); sys._getframe().f_line0"
+    one, many = (subhost("run", *PROCESS, "-n", n, "-", "x", input=program) for n in ("1", "3"))
+    equal((many.status, many.out, many.err.count("f_line0")), (one.status, one.out * 3, 3),
+          "-n 3 of -: each has the program, and nothing else of standard input", result=many)
+    ok("['-', 'x'] <stdin>" in one.out and one.status == 1, "as one of it", result=one)
+    result = subhost("run", *PROCESS, "-n", "2", "-", input="print()\0\n")
+    ok(result.status == 126 and "null byte" in result.err, "null bytes: refused", result=result)
+    reader, writer = os.pipe()  # that nobody writes into
+    result = subhost("run", *PROCESS, "-n", "2", "--timeout", "200ms", "-", stdin=reader)
+    os.close(reader)
+    os.close(writer)
+    equal((result.status, result.err), (124, ""), "the deadline holds for reading it")
     result = subhost("run", *PROCESS, "-n", "2", "-c", "1 / 0")
     equal((result.status, result.err.count("ZeroDivisionError")), (1, 2), "two tracebacks",
           result=result)

@@ -1,0 +1,87 @@
+/* Standard input as the program of several processes: read once, before they are forked, and
+ * before there is a host, so that Ctrl-C ends the process as ever. */
+#define _GNU_SOURCE
+#include "input.h"
+
+#include "run.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * SUBHOST_MSEC(1000) + time.tv_nsec;
+}
+
+/* More to read, or its end; false with errno. */
+static bool wait_for_more(int64_t deadline)
+{
+    for (;;) {
+        int64_t left = deadline ? deadline - now() : -1;
+        if (deadline && left <= 0) {
+            errno = ETIMEDOUT;
+            return false;
+        }
+        struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+        int64_t limit = left / SUBHOST_MSEC(1) + 1;
+        int ready = poll(&input, 1, deadline ? (int)(limit < 60000 ? limit : 60000) : -1);
+        if (ready > 0 || (ready < 0 && errno != EINTR))
+            return ready > 0;
+    }
+}
+
+/* The end is a null byte; NULL with errno. */
+static char *read_all(int64_t deadline, size_t *size)
+{
+    char *text = NULL;
+    size_t room = 0;
+    ssize_t n = 1;
+    for (*size = 0; n != 0; *size += n > 0 ? (size_t)n : 0) {
+        if (*size + 1 >= room) {
+            room = room ? room * 2 : 65536;
+            char *more = realloc(text, room);
+            if (!more)
+                break;
+            text = more;
+        }
+        if (!wait_for_more(deadline))
+            break;
+        n = read(STDIN_FILENO, text + *size, room - *size - 1);
+        if (n < 0 && errno != EINTR && errno != EAGAIN)
+            break;
+    }
+    if (n == 0) {
+        text[*size] = '\0';
+        return text;
+    }
+    int error = errno;
+    free(text);
+    errno = error;
+    return NULL;
+}
+
+int input_read(int64_t timeout, char **result)
+{
+    size_t size;
+    char *text = read_all(timeout > 0 ? now() + timeout : 0, &size);
+    if (!text && errno == ETIMEDOUT)
+        return STATUS_TIMED_OUT;
+    if (!text) {
+        fprintf(stderr, "subhost: can't read standard input: %s\n", strerror(errno));
+        return STATUS_CANNOT_RUN;
+    }
+    if (strlen(text) != size) {
+        fprintf(stderr, "subhost: standard input is no program: it has a null byte\n");
+        free(text);
+        return STATUS_CANNOT_RUN;
+    }
+    *result = text;
+    return 0;
+}
