@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
+import random
 import re
 import subprocess
 import sys
@@ -159,6 +160,58 @@ def round_trips(folder):
     equal((got.out, got.status), (plain.out, 0), "a dict with an order of its own")
 
 
+def spoil(line, random):
+    """A line of JSON with a few mistakes, or none."""
+    pieces = ["{", "}", "[", "]", ",", ":", '"', "\\", "\\u", "\\ud800", "\\udc00", "0", "00", "-",
+              "+", ".", "e", "E", "true", "NaN", "-Infinity", " ", "\t", "\r", "\x01", "\x7f", "é",
+              "\ufeff", "\u2028", "//", "'"]
+    for _ in range(random.randrange(4)):
+        at = random.randrange(len(line) + 1)
+        line = random.choice([line[:at] + random.choice(pieces) + line[at:],
+                              line[:at] + line[at + random.randrange(1, 4):]])
+    data = line.encode()
+    at = random.randrange(len(data) + 1)
+    return data if random.random() < 0.95 else data[:at] + b"\xe9" + data[at:]
+
+
+def python_reads(data):
+    """(whether it is JSON, what json.dumps() makes of it)."""
+    def refuse(constant):
+        raise ValueError(constant)
+    try:
+        value = json.loads(data.decode(), parse_constant=refuse)
+    except ValueError:
+        return False, None
+    try:
+        return True, json.dumps(value, allow_nan=False)
+    except ValueError:
+        return True, None  # 1e400
+
+
+@test
+def as_python_reads_it(folder):
+    """Whatever library reads it: the same lines are JSON, with the same values."""
+    seed = time.time_ns()
+    source = random.Random(seed)
+    seeds = ['{"a": [1, 2.5, -3e10, true, null], "\u00e9": "x\\u00e9\\n"}', '{"a":1,"a":{"b":[]}}',
+             "[1e400, 123456789012345678901234567890, -0, -0.0, 1E5, 0.1, 1e22, 1.25e-3]",
+             '"\\ud83d\\ude00 \\ud800 / \\/ \\u0000"',
+             '{"": "", "k": [{}, [[]], {"z": -1.5e-300}]}',
+             "[9007199254740993, 18446744073709551615, 9223372036854775808, 12345.6789]"]
+    script(folder, FUNCTIONS, "functions.py")
+    data = [spoil(source.choice(seeds), source) for _ in range(3000)]
+    (folder / "in").write_bytes(b"".join(line + b"\n" for line in data))
+    got = subhost("map", "functions:same", "in", cwd=folder)
+    result = []
+    for text in got.out.splitlines():
+        line = json.loads(text)
+        value = text.partition('"value": ')[2][:-1] if line["ok"] else None
+        result.append((line["ok"] or line["kind"] != "bad-input", value))
+    wrong = [(line, one, other) for line, one, other in zip(data, result, map(python_reads, data))
+             if one != other]
+    equal((len(result), wrong[:3]), (3000, []), "as json.loads() and json.dumps()", seed=seed)
+
+
 @test
 def bad_input(folder):
     script(folder, FUNCTIONS, "functions.py")
@@ -241,7 +294,8 @@ def find():
     return {
         "helper": helper.seen[:], "late": "late" in sys.modules, "path": "/nowhere" in sys.path,
         "argv": sys.argv[1:], "builtins": hasattr(builtins, "left"),
-        "main": hasattr(__main__, "left"), "environ": [os.environ.get("LEFT"), "HOME" in os.environ],
+        "main": hasattr(__main__, "left"),
+        "environ": [os.environ.get("LEFT"), "HOME" in os.environ],
         "c": "LEFT" in os.popen("env").read() if IS_PROCESS else False,
         "recursion": sys.getrecursionlimit() == 1234, "hook": sys.excepthook is print,
         "filters": len(warnings.filters) > 100, "variable": variable.get(),
