@@ -137,12 +137,21 @@ static void on_end(subhost_task *task, void *data)
         pool->recycled++;
     }
     bool retired = worker->state == WORKER_RETIRED;
+    bool imports = pool->options.reset && worker->state == WORKER_ACTIVE;
+    if (imports)
+        worker->state = WORKER_STARTING;
     pthread_mutex_unlock(&pool->lock);
     if (retired)
         subhost__worker_let_go(worker);
     subhost_task_release(task);
     if (call)
         subhost__pool_publish(pool, call);
+    if (imports && !subhost__worker_warm(worker)) {
+        pthread_mutex_lock(&pool->lock);
+        worker->state = WORKER_ENDED;
+        pool->replaced++;
+        pthread_mutex_unlock(&pool->lock);
+    }
     subhost__loop_wake(pool->host);
     if (worker->orphan)
         subhost__worker_free(worker);
@@ -176,6 +185,8 @@ static subhost_task *make_task(struct worker *worker, const subhost_function *fu
     free(pack.data);
     if (task)
         task->calls_value = true;
+    if (task && !call)
+        task->timeout = SUBHOST_FOREVER; /* the policy's is for calls */
     return task;
 }
 

@@ -18,12 +18,15 @@ int subhost__reset_prepare(subhost_interp *interp)
 {
     struct module_state *state = interp->module;
     PyObject *dict = PyDict_New(), *code = reset_code(), *result = NULL;
-    if (dict && code && PyDict_SetItemString(dict, "_prelude", state->prelude) == 0 &&
-        PyDict_SetItemString(dict, "__builtins__", PyEval_GetBuiltins()) == 0)
+    PyObject *builtins = PyDict_Copy(PyEval_GetBuiltins());
+    if (dict && code && builtins &&
+        PyDict_SetItemString(dict, "_prelude", state->prelude) == 0 &&
+        PyDict_SetItemString(dict, "__builtins__", builtins) == 0)
         result = PyEval_EvalCode(code, dict, dict);
     if (result)
         Py_XSETREF(state->restore, Py_XNewRef(PyDict_GetItemString(dict, "restore")));
     Py_XDECREF(result);
+    Py_XDECREF(builtins);
     Py_XDECREF(code);
     Py_XDECREF(dict);
     return result ? 0 : -1;
@@ -33,12 +36,10 @@ bool subhost__reset(subhost_interp *interp)
 {
     if (!interp->module->restore)
         return false;
-    struct thread *self = subhost__thread_self();
-    subhost__raise_seal(self); /* a cancel is for what the program does */
+    /* It ends objects of the program's, whose finalizers may take long: this can be cancelled. */
     PyObject *done = PyObject_CallNoArgs(interp->module->restore);
     if (!done)
         PyErr_Clear();
-    subhost__raise_unseal(interp, self);
     Py_XDECREF(done);
     return done;
 }

@@ -361,8 +361,10 @@ subhost_task *subhost__task_unpack(subhost_interp *interp, struct unpack *unpack
         task = unpack_program(interp, unpack, &o);
     }
     free(name);
-    if (task)
+    if (task) {
         task->parent_id = parent_id;
+        task->timeout = o.timeout; /* the policy's is in it, where it counts */
+    }
     return task;
 }
 

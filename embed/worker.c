@@ -238,12 +238,28 @@ static void use_up(struct worker *worker)
     subhost__loop_wake(pool->host); /* it makes a successor */
 }
 
-/* What the call has left is not there for the next one. */
-static void reset(struct worker *worker)
+/* What the call has left is not there for the next one. Within its time, for objects of the
+ * program's end here. */
+static void reset(struct worker *worker, PyObject *context)
 {
+    if (context)
+        subhost__reset_leave(context);
     drop_functions(worker);
     if (!subhost__reset(worker->interp))
         use_up(worker);
+}
+
+/* The functions that there are so far, before they are needed. What fails is told by the
+ * first call. */
+static void preload(struct worker *worker)
+{
+    unsigned n = atomic_load(&worker->pool->n_functions);
+    for (unsigned i = 0; i < n; i++) {
+        struct call_failure failure = {0};
+        find_function(worker, &worker->pool->functions[i], &failure);
+        free(failure.detail);
+        free(failure.traceback);
+    }
 }
 
 /* Makes the call. False: the worker was abandoned meanwhile, or is cancelled. */
@@ -267,7 +283,9 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
          subhost__call_function(interp, function, &argument, worker->pool->options.plain,
                                 &worker->result, &failure);
     subhost__value_unexpose(&argument);
-    if (resets)
+    if (resets && !imports)
+        reset(worker, context);
+    else if (resets)
         subhost__reset_leave(context);
     enum call_phase how = leave(worker);
     if (how == CALL_ABANDONED) {
@@ -288,8 +306,10 @@ static bool make(struct worker *worker, subhost_task *task, subhost_call *call)
     int64_t now = subhost__now();
     worker->cost += (now - started_at - worker->cost) / 8;
     put_ended(worker, call, now);
-    if (resets && !imports)
-        reset(worker);
+    if (resets && !imports && worker->state == WORKER_ACTIVE) {
+        tell(worker, now);
+        preload(worker); /* in nobody's time */
+    }
     return ours && !atomic_load(&interp->cancel.requested);
 }
 
@@ -322,19 +342,6 @@ static int wait_for_work(struct worker *worker)
     if (result == EINTR)
         return subhost__raise_now(worker->interp, subhost__thread_self());
     return 0;
-}
-
-/* The functions that there are so far, before they are needed. What fails is told by the
- * first call. */
-static void preload(struct worker *worker)
-{
-    unsigned n = atomic_load(&worker->pool->n_functions);
-    for (unsigned i = 0; i < n; i++) {
-        struct call_failure failure = {0};
-        find_function(worker, &worker->pool->functions[i], &failure);
-        free(failure.detail);
-        free(failure.traceback);
-    }
 }
 
 static void announce(struct worker *worker)

@@ -3,86 +3,112 @@
 Runs in an interpreter before its functions are imported; restore() after each call. The
 program's own modules are forgotten, so that the next call imports them anew. Libraries stay as
 they are: what they keep is dear to make again, and some extension modules cannot be loaded twice
-(PEP 489, "Module Reloading"). `_prelude` is its namespace."""
+(PEP 489, "Module Reloading"). `_prelude` is its namespace; `__builtins__` are a copy, for a call
+may have changed the others."""
 
 import builtins
+import gc
+import os
 import sys
 import warnings
 
-_LISTS = "path", "meta_path", "path_hooks", "argv", "warnoptions"
-_HOOKS = (
-    "stdin", "stdout", "stderr", "displayhook", "excepthook", "unraisablehook",
-    "breakpointhook", "pycache_prefix", "dont_write_bytecode", "tracebacklimit",
-)
 _NOTHING = object()
+_STREAMS = "stdin", "stdout", "stderr"
+_LISTS = "path", "meta_path", "path_hooks", "argv", "warnoptions"
 
 _is_process = _prelude["is_process"]
-_modules = sys.modules.copy()
-_lists = [(name, getattr(sys, name), list(getattr(sys, name))) for name in _LISTS]
-_hooks = [(name, getattr(sys, name, _NOTHING)) for name in _HOOKS]
+_stdlib = os.path.dirname(os.__file__) + os.sep
+_modules = sys.modules
+_kept = sys.modules.copy()
+_sys = sys.__dict__.copy()
+_lists = [(getattr(sys, name), list(getattr(sys, name))) for name in _LISTS]
+_dicts = [(space, space.copy()) for space in (builtins.__dict__, sys.modules["__main__"].__dict__)]
+_environ = os.environ._data.copy()
+_filters = warnings.filters.copy()
+
+
 _limits = [
     (sys.setrecursionlimit, sys.getrecursionlimit, sys.getrecursionlimit()),
     (sys.set_int_max_str_digits, sys.get_int_max_str_digits, sys.get_int_max_str_digits()),
+    (sys.setswitchinterval, sys.getswitchinterval, sys.getswitchinterval()),
 ]
-_dicts = [(space, space.copy()) for space in (builtins.__dict__, sys.modules["__main__"].__dict__)]
-_libraries = set()  # names of modules
+_asyncgen_hooks = sys.get_asyncgen_hooks()
+_threshold, _collects = gc.get_threshold(), gc.isenabled()
 
 
-def _is_library(name, module):
-    if name.partition(".")[0] in sys.stdlib_module_names:
-        return True
+# ---- modules --------------------------------------------------------------------------
+
+
+def _origin(module):
     origin = getattr(getattr(module, "__spec__", None), "origin", None)
     origin = origin or getattr(module, "__file__", None)
-    if not origin:
-        # A package without a file is where its parts are; else a program has made it.
+    if not origin:  # a package without a file is where its parts are
         origin = next(iter(getattr(module, "__path__", ())), None)
-        if origin is None:
-            return False
-    elif not str(origin).endswith((".py", ".pyc")):
-        return True  # built in, frozen, an extension module
-    parts = str(origin).split("/")
-    return "site-packages" in parts or "dist-packages" in parts
+    return origin if isinstance(origin, str) else None
+
+
+def _is_loaded_once(origin):
+    return not origin.endswith((".py", ".pyc")) and not os.path.isdir(origin)
+
+
+def _is_library(origin):
+    parts = origin.split(os.sep)
+    return (origin.startswith(_stdlib) or "site-packages" in parts or "dist-packages" in parts
+            or _is_loaded_once(origin))
+
+
+def _keep(name, module, origin):
+    _kept[name] = module
+    if _is_loaded_once(origin):
+        # What is imported with it has it as an attribute, which no second import would set.
+        while "." in name:
+            name = name.rpartition(".")[0]
+            if name not in _kept and name in _modules:
+                _kept[name] = _modules[name]
 
 
 def _restore_modules():
-    modules = sys.modules
-    for name, module in list(modules.items()):
-        if name in _libraries or name in _modules:
-            continue
-        if _is_library(name, module):
-            _libraries.add(name)
-        else:
-            del modules[name]
-    for name, module in _modules.items():
-        if modules.get(name) is not module:
-            modules[name] = module
+    for name, module in list(_modules.items()):
+        if name not in _kept and module is not None:
+            origin = _origin(module)
+            if origin is not None and _is_library(origin):
+                _keep(name, module, origin)
+    _restore_dict(_modules, _kept)
+
+
+# ---- all the rest ---------------------------------------------------------------------
 
 
 def _restore_dict(space, before):
-    if len(space) == len(before) and all(
-            space.get(name, _NOTHING) is value for name, value in before.items()):
-        return
     for name in [name for name in space if name not in before]:
         del space[name]
-    space.update(before)
+    for name, value in before.items():
+        if space.get(name, _NOTHING) is not value:
+            space[name] = value
+
+
+def _restore_streams():
+    for name in _STREAMS:
+        now, before = getattr(sys, name, None), _sys.get(name)
+        if now is not None and now is not before:
+            buffer = getattr(before, "buffer", None)
+            if buffer is not None and getattr(now, "buffer", None) is buffer:
+                now.detach()  # its end would be that of what is below, too
+        if getattr(before, "closed", False):
+            raise ValueError(f"sys.{name} is closed")
 
 
 def _restore_sys():
-    for name, kept, before in _lists:
-        if getattr(sys, name, None) is not kept:
-            setattr(sys, name, kept)
+    _restore_streams()
+    _restore_dict(sys.__dict__, _sys)
+    for kept, before in _lists:
         if kept != before:
             kept[:] = before
-    for name, before in _hooks:
-        if getattr(sys, name, _NOTHING) is before:
-            continue
-        if before is _NOTHING:
-            delattr(sys, name)
-        else:
-            setattr(sys, name, before)
     for set, get, before in _limits:
         if get() != before:
             set(before)
+    if sys.get_asyncgen_hooks() != _asyncgen_hooks:
+        sys.set_asyncgen_hooks(*_asyncgen_hooks)
     if sys.gettrace() is not None:
         sys.settrace(None)
     if sys.getprofile() is not None:
@@ -90,51 +116,56 @@ def _restore_sys():
 
 
 def _describe_process():
-    import os
-
-    environ = os.environ._data.copy()
+    """The working directory and the umask: in an interpreter they are others' as well."""
     if not _is_process:
-        return environ, None, None  # the rest belongs to other interpreters, too
+        return None, None
     try:
         cwd = os.getcwd()
     except OSError:
         cwd = None
     umask = os.umask(0o077)
     os.umask(umask)
-    return environ, cwd, umask
+    return cwd, umask
 
 
-def _restore_process():
-    os = sys.modules["os"]
-    environ, cwd, umask = _process
-    if os.environ._data != environ:
-        now = os.environ._data.copy()
-        for name in now.keys() - environ.keys():
-            os.unsetenv(name)
-        for name, value in environ.items():
-            if now.get(name) != value:
-                os.putenv(name, value)
-        os.environ._data.clear()
-        os.environ._data.update(environ)
-    if cwd is not None:
-        os.chdir(cwd)
-    if umask is not None:
-        os.umask(umask)
+_cwd, _umask = _describe_process()
 
 
-_process = _describe_process() if "os" in sys.modules else None
-_filters = warnings.filters.copy()
+def _restore_environ():
+    now = os.environ._data
+    if now == _environ:
+        return
+    for name in now.keys() - _environ.keys():
+        os.unsetenv(name)
+    for name, value in _environ.items():
+        if now.get(name) != value:
+            os.putenv(name, value)
+    now.clear()
+    now.update(_environ)
+
+
+def _restore_gc():
+    if gc.get_threshold() != _threshold:
+        gc.set_threshold(*_threshold)
+    if gc.isenabled() != _collects:
+        (gc.enable if _collects else gc.disable)()
+    # Forgotten modules are cycles. What is frozen is not looked at, so there is little to do.
+    gc.collect()
 
 
 def restore():
     """Raises what prevents it: then the interpreter has to be replaced."""
+    _restore_sys()
     _prelude["rearm"]()
-    _restore_modules()
     for space, before in _dicts:
         _restore_dict(space, before)
-    _restore_sys()
-    if _process is not None:
-        _restore_process()
+    _restore_modules()
+    _restore_environ()
+    if _cwd is not None:
+        os.chdir(_cwd)
+    if _umask is not None:
+        os.umask(_umask)
     if warnings.filters != _filters:
         warnings.resetwarnings()  # also what has been found by the old ones
         warnings.filters[:] = _filters
+    _restore_gc()

@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """`subhost map`: what it reads, calls and writes, and what it says when it cannot."""
 import fcntl
+import importlib.machinery
 import json
 import os
 import pathlib
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import (PATIENCE, PYTHON, SUBHOST, environment, equal, main, ok, run, script, skip,
+from tap import (BUILD, PATIENCE, PYTHON, SUBHOST, environment, equal, main, ok, run, script, skip,
                  subhost, test)
 
 FUNCTIONS = """
@@ -360,13 +362,66 @@ def reset_ones(folder):
                   input='1\n"raise"\n3\n4\n', cwd=folder)
     equal([line.get("value", line.get("error")) for line in lines(got)],
           [1, "ValueError: raise", 1, 1], "also after an exception", result=got)
-    broken = "import sys\ndef f(x):\n    sys.stdlib_module_names = None\n    return x\n"
-    script(folder, broken, "broken.py")
+    script(folder, "import sys\ndef f(x):\n    sys.stdin.close()\n    return x\n", "broken.py")
     for isolation in "interpreter", "process":
         got = subhost("map", "--reset", "--stats", "-j", "1", "--isolation", isolation,
                       "broken:f", input="1\n2\n3\n", cwd=folder)
         equal((values(got), bool(re.search("recycled [23]", got.err))), ([1, 2, 3], True),
               f"{isolation}: one that cannot be reset is replaced", result=got)
+
+
+# What makes it hard to put an interpreter back. Each is called with 0, 1, 2 and 3, and returns
+# how many calls its module has seen, which is one.
+HARD = {
+    "wrapped": "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\nprint('x')",
+    "queue": "import sys",  # the name of a module of the standard library
+    "blocked": "import sys\nif sys.modules.get('tomllib', 1) is None: seen.append(1)\n"
+               "sys.modules['tomllib'] = None",
+    "faked": "import sys, types\nif hasattr(sys.modules.get('csv'), 'fake'): seen.append(1)\n"
+             "sys.modules['csv'] = types.ModuleType('csv')\nsys.modules['csv'].fake = 1",
+    "copied": "import sys\nsys.modules = sys.modules.copy()",
+    "patched": "import builtins\nbuiltins.len = builtins.list = lambda *a: 0\n"
+               "builtins.all = lambda x: True",
+    "extended": "import package.own_gil_ready\npackage.own_gil_ready.__name__",
+    "frozen": "import sys\nif hasattr(sys, 'frozen'): seen.append(1)\nsys.frozen = True",
+    "disabled": "import gc\nif not gc.isenabled(): seen.append(1)\ngc.disable()",
+}
+
+
+@test
+def hard_resets(folder):
+    (folder / "package").mkdir()
+    (folder / "package" / "__init__.py").write_text("")
+    built = f"own_gil_ready{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    shutil.copy(BUILD / "tests" / "native" / built, folder / "package")
+    for name, code in HARD.items():
+        script(folder, f"seen = []\n{code}\ndef f(x):\n    seen.append(x)\n"
+                       "    n = 0\n    for _ in seen: n += 1\n    return n\n", f"{name}.py")
+        for isolation in "interpreter", "process":
+            got = subhost("map", "--reset", "-j", "1", "--isolation", isolation, f"{name}:f",
+                          input=numbers(4), cwd=folder)
+            equal((got.status, values(got)), (0, [1] * 4), f"{isolation}: {name}", result=got)
+
+
+@test
+def times_of_a_reset(folder):
+    """An import is in nobody's time; what a call's objects do as they end is in its own."""
+    script(folder, "import time\ntime.sleep(0.3)\ndef f(x): return x\n", "slow.py")
+    for isolation in "interpreter", "process":
+        got = subhost("map", "--reset", "--timeout", "0.2", "-j", "1", "--isolation", isolation,
+                      "slow:f", input=numbers(3), cwd=folder)
+        equal((got.status, values(got)), (0, [0, 1, 2]), f"{isolation}: a slow import", result=got)
+    script(folder, "import builtins\nclass X:\n    def __del__(self):\n        while True: pass\n"
+                   "def f(x):\n    if x == 1: builtins.x = X()\n    return x\n", "ends.py")
+    for isolation in "interpreter", "process":
+        got = subhost("map", "--reset", "--timeout", "0.3", "--grace", "0.2", "-j", "1",
+                      "--isolation", isolation, "ends:f", input=numbers(3), cwd=folder)
+        equal([line.get("value", line.get("kind")) for line in lines(got)], [0, "timed-out", 2],
+              f"{isolation}: an object that does not end", result=got)
+    script(folder, "data = b'x' * (8 << 20)\ndef f(x): return x\n", "large.py")
+    got = subhost("map", "--reset", "--stats", "-j", "1", "large:f", input=numbers(60), cwd=folder)
+    peak = float(re.search(r"peak RSS ([0-9.]+) MiB", got.err)[1])
+    ok(peak < 150, "what is forgotten is freed", peak=peak)
 
 
 @test
