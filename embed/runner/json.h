@@ -9,7 +9,8 @@
 
 #include "text.h"
 
-/* Puts what a JSON text stands for into the value. False: it is none; `error` says why. */
+/* Puts what a JSON text stands for into the value. False: it is none; `error` says why, or is
+ * `failed`: out of memory. */
 bool json_parse(const char *data, size_t size, subhost_value *value, struct text *error);
 
 /* Prints a value as Python's json.dumps() does. False: JSON has nothing for it; `error` says

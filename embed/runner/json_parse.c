@@ -60,8 +60,10 @@ bool json_parse(const char *data, size_t size, subhost_value *value, struct text
         break;
     }
     subhost_error *err = NULL;
-    if (subhost_value_check(value, &err) == 0)
+    int code = subhost_value_check(value, &err);
+    if (code == 0)
         return true;
+    error->failed = code == SUBHOST_ENOMEM;
     text_add_string(error, subhost_error_message(err));
     subhost_error_free(err);
     return false;

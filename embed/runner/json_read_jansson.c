@@ -44,11 +44,12 @@ static void add(subhost_value *value, json_t *json)
     }
 }
 
-/* Also U+0000 in a key. */
+/* Also U+0000 in a key, and what is nested too deep for jansson. */
 static bool python_may_take(const json_error_t *error)
 {
     return json_error_code(error) == json_error_numeric_overflow ||
            json_error_code(error) == json_error_null_byte_in_key ||
+           json_error_code(error) == json_error_stack_overflow ||
            strncmp(error->text, "invalid Unicode '\\u", strlen("invalid Unicode '\\u")) ==
                0;
 }
@@ -65,6 +66,7 @@ enum json_read json_read(const char *data, size_t size, subhost_value *value,
     }
     if (python_may_take(&problem))
         return JSON_READ_OTHER;
+    error->failed = json_error_code(&problem) == json_error_out_of_memory;
     text_format(error, "invalid JSON: %s, at column %d", problem.text, problem.column);
     return JSON_READ_BAD;
 }

@@ -66,6 +66,7 @@ enum json_read json_read(const char *data, size_t size, subhost_value *value,
     if (problem.code == YYJSON_READ_ERROR_INVALID_STRING &&
         strstr(problem.msg, "surrogate"))
         return JSON_READ_OTHER;
+    error->failed = problem.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION;
     text_format(error, "invalid JSON: %s, at column %zu", problem.msg, problem.pos + 1);
     return JSON_READ_BAD;
 }

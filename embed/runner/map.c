@@ -206,6 +206,15 @@ static void describe(const struct map_options *options, struct text *text)
 static int open_journal(struct map *map)
 {
     struct text identity = {0}, error = {0};
+    struct stat journal, output;
+    if (stat(map->options->resume, &journal) == 0 && fstat(map->fds.out, &output) == 0 &&
+        journal.st_dev == output.st_dev && journal.st_ino == output.st_ino) {
+        fprintf(stderr,
+                "subhost: map: --resume: %s is standard output, too: the results "
+                "need a file of their own\n",
+                map->options->resume);
+        return STATUS_FAILED;
+    }
     describe(map->options, &identity);
     map->journal = journal_open(map->options->resume, identity.data,
                                 map->options->unordered, &error);
@@ -435,6 +444,8 @@ int map_command(const struct map_options *options)
     bool writes = map.done_fd >= 0 && start_thread(&writer, map_write, &map) == 0;
     if (writes && start_thread(&reader, map_read, &map) == 0)
         pthread_detach(reader);
+    else
+        atomic_store(&map.all_read, true); /* map_fail() has been told why */
     if (writes && run(&map))
         pthread_join(writer, NULL);
     else if (writes)

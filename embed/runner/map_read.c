@@ -133,6 +133,10 @@ static bool take_line(struct reader *reader, const char *line, size_t size)
     }
     subhost_value *argument = subhost_call_argument(item->call);
     if (!json_parse(line, size, argument, &item->error)) {
+        if (item->error.failed) {
+            map_fail(map, STATUS_FAILED, "out of memory");
+            return false;
+        }
         pass_bad(map, item);
         return true;
     }
@@ -178,6 +182,10 @@ static bool take_buffer(struct reader *reader, const char *data, size_t size)
         bool more;
         if (reader->line.size > 0 || reader->too_long) {
             keep_piece(reader, data, n);
+            if (reader->line.failed) {
+                map_fail(reader->map, STATUS_FAILED, "out of memory");
+                return false;
+            }
             more = take_line(reader, reader->line.data, reader->line.size);
             if (reader->line.room > READ_SIZE)
                 text_free(&reader->line);

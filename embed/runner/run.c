@@ -39,6 +39,9 @@ struct run {
 static int check_file(const char *path)
 {
     struct stat st;
+    /* A FIFO would lose its writer; what else there is says for itself what is wrong. */
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
         int error = errno;
@@ -297,7 +300,8 @@ static bool is_standard_input(const struct options *options)
     return options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") == 0;
 }
 
-/* Of several processes only one could read it: each gets the text. */
+/* Of several processes only one could read it, and a policy may keep it from all of them: each
+ * gets the text. */
 static int run_input(subhost_policy *policy, const struct options *options)
 {
     struct options text = *options;
@@ -327,9 +331,9 @@ int run_command(const struct options *options)
         policy_of_options("run", options->policy, &options->settings);
     if (!policy)
         return STATUS_FAILED;
-    bool shared = options->isolation == SUBHOST_ISOLATION_PROCESS &&
-                  options->workers > 1 && is_standard_input(options);
-    int status = shared ? run_input(policy, options) : run_under(policy, options);
+    bool apart = options->isolation == SUBHOST_ISOLATION_PROCESS;
+    int status = apart && is_standard_input(options) ? run_input(policy, options)
+                                                     : run_under(policy, options);
     subhost_policy_free(policy);
     return status;
 }

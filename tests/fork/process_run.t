@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from signalling import INT, PROMPT, TERM, talk
-from tap import (NATIVE, PYTHON, SUBHOST, difference, equal, hosted, main, ok, python, script,
+from tap import (NATIVE, PYTHON, SUBHOST, difference, equal, hosted, main, ok, python, run, script,
                  skip, subhost, test)
 from sessions import left_behind, run_hosted
 
@@ -164,6 +164,13 @@ time.sleep(0.4); print("fine")
     equal((many.status, many.out, many.err.count("f_line0")), (one.status, one.out * 3, 3),
           "-n 3 of -: each has the program, and nothing else of standard input", result=many)
     ok("['-', 'x'] <stdin>" in one.out and one.status == 1, "as one of it", result=one)
+    result = subhost("run", *PROCESS, "--policy", "actors", "-", input="print(42)")
+    equal((result.status, result.out), (0, "42\n"), "also where it gets no standard input",
+          result=result)
+    fifo = tmp / "fifo"
+    os.mkfifo(fifo)
+    result = run(["sh", "-c", f"echo 'print(42)' > '{fifo}' & '{SUBHOST}' run '{fifo}'"])
+    equal((result.status, result.out), (0, "42\n"), "a FIFO", result=result)
     result = subhost("run", *PROCESS, "-n", "2", "-", input="print()\0\n")
     ok(result.status == 126 and "null byte" in result.err, "null bytes: refused", result=result)
     reader, writer = os.pipe()  # that nobody writes into

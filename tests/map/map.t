@@ -195,7 +195,8 @@ def as_python_reads_it(folder):
     """Whatever library reads it: the same lines are JSON, with the same values."""
     seed = time.time_ns()
     source = random.Random(seed)
-    seeds = ['{"a": [1, 2.5, -3e10, true, null], "\u00e9": "x\\u00e9\\n"}', '{"a":1,"a":{"b":[]}}',
+    deep = "[" * 2060 + "]" * 2060  # deeper than jansson goes
+    seeds = [deep, '{"a": [1, 2.5, -3e10, true, null], "\u00e9": "x\\u00e9\\n"}', '{"a":1,"a":{"b":[]}}',
              "[1e400, 123456789012345678901234567890, -0, -0.0, 1E5, 0.1, 1e22, 1.25e-3]",
              '"\\ud83d\\ude00 \\ud800 / \\/ \\u0000"',
              '{"": "", "k": [{}, [[]], {"z": -1.5e-300}]}',

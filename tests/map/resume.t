@@ -10,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import PATIENCE, SUBHOST, environment, equal, main, ok, script, subhost, test
+from tap import PATIENCE, SUBHOST, environment, equal, main, ok, run, script, subhost, test
 
 FUNCTION = """
 import time
@@ -168,6 +168,8 @@ def mistakes(folder):
        result=got)
     got = subhost("map", "--resume", "in", "functions:slow", input="1\n", cwd=folder)
     ok(got.status == 125 and "or none at all" in got.err, "no journal", result=got)
+    got = run(["sh", "-c", f"'{SUBHOST}' map --resume own functions:slow in >> own"], cwd=folder)
+    ok(got.status == 125 and "standard output, too" in got.err, "the output itself", result=got)
     got = subhost("map", "--resume", ".", "functions:slow", input="1\n", cwd=folder)
     equal(got.status, 125, "a folder", result=got)
     got = subhost("map", "--resume", "no/such/folder", "functions:slow", input="1\n", cwd=folder)
