@@ -49,16 +49,15 @@ PyObject *subhost__module_cancelled(subhost_interp *interp)
     struct cancel *cancel = &interp->cancel;
     enum subhost_reason reason = cancel->reason;
     const char *text = cancel->text ? cancel->text : subhost__reason_name(reason);
-    PyObject *exception;
+    /* Whatever the text is, this must become an exception. */
+    PyObject *value = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+    PyObject *exception = NULL;
     /* As KeyboardInterrupt, which has no text either. */
-    if (reason == SUBHOST_BY_SIGINT)
+    if (value && reason == SUBHOST_BY_SIGINT)
         exception = PyObject_CallNoArgs(state->interrupted);
-    else
-        exception = PyObject_CallFunction(state->cancelled, "s", text);
-    if (!exception)
-        return NULL;
-    PyObject *value = PyUnicode_FromString(text);
-    if (!value || PyObject_SetAttrString(exception, "reason", value) < 0)
+    else if (value)
+        exception = PyObject_CallOneArg(state->cancelled, value);
+    if (exception && PyObject_SetAttrString(exception, "reason", value) < 0)
         Py_CLEAR(exception);
     Py_XDECREF(value);
     return exception;

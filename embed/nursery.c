@@ -415,9 +415,14 @@ static PyObject *host_submit(PyObject *module, PyObject *args)
         return NULL;
     PyObject *handle = PyCapsule_New(task, TASK_CAPSULE, release_capsule);
     PyObject *id = PyLong_FromUnsignedLong(task->id);
-    int result = handle && id ? PyObject_SetAttrString(object, "_handle", handle) : -1;
+    PyObject *tasks = PyObject_GetAttrString(op, "_tasks");
+    int result =
+        handle && id && tasks ? PyObject_SetAttrString(object, "_handle", handle) : -1;
     if (result == 0)
         result = PyObject_SetAttrString(object, "id", id);
+    if (result == 0)
+        result = PyList_Append(tasks, object);
+    Py_XDECREF(tasks);
     Py_XDECREF(id);
     if (handle)
         Py_DECREF(handle);
@@ -594,6 +599,10 @@ static PyObject *make_host(struct module_state *state)
         result = PyModule_AddObjectRef(host, "Nursery", type);
     if (result == 0)
         result = PyModule_AddObjectRef(host, "Cancelled", state->cancelled);
+    PyObject *checkpoint = PyObject_GetAttrString(state->module, "checkpoint");
+    if (result == 0)
+        result = PyModule_AddObjectRef(host, "checkpoint", checkpoint);
+    Py_XDECREF(checkpoint);
     Py_XDECREF(type);
     if (result < 0)
         Py_CLEAR(host);

@@ -608,7 +608,7 @@ static void cancel(subhost_task *task, enum subhost_reason reason, const char *t
             .kind = reason == SUBHOST_BY_DEADLINE ? SUBHOST_TIMED_OUT : SUBHOST_CANCELLED,
             .cancel_reason = (int)reason,
             .status = subhost__cancel_status(reason)};
-        subhost__task_finish(task, &outcome, text);
+        subhost__task_finish(task, &outcome, text ? text : subhost__reason_name(reason));
         subhost_task_release(task);
     } else if (running) {
         subhost__cancel_request(interp, task, reason, text);

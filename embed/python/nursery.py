@@ -463,7 +463,7 @@ def _pack_call(function, args, is_process, may_be_process):
         import os
 
         # Of its bytes in one piece, for each start of a process pays for it.
-        preparation["cwd"], preparation["environ"] = os.getcwdb(), os.environ._data.copy()
+        preparation["cwd"], preparation["environ"] = _cwd(), os.environ._data.copy()
     return _pickle.dumps((preparation, call), _PROTOCOL), buffers
 
 
@@ -478,6 +478,15 @@ def _unpicklable(function, args):
     return "the call"
 
 
+def _cwd():
+    import os
+
+    try:
+        return os.getcwdb()
+    except OSError:
+        return None  # it was removed
+
+
 def _prepare(preparation):
     global _main
     sys.path[:] = preparation["path"]
@@ -487,8 +496,9 @@ def _prepare(preparation):
     if "environ" in preparation and _prelude["is_process"]:
         import os
 
-        if os.getcwdb() != preparation["cwd"] and (passes is None or "cwd" in passes):
-            os.chdir(preparation["cwd"])
+        cwd = preparation["cwd"]
+        if cwd is not None and (passes is None or "cwd" in passes) and _cwd() != cwd:
+            os.chdir(cwd)
         if passes is None or "environ" in passes:
             _prelude["set_environ"](preparation["environ"])
 
@@ -562,13 +572,16 @@ class NurseryTask:
     @property
     def outcome(self):
         """None while it runs; how it ended."""
-        if self._outcome is None:
+        if self._outcome is None and self._handle is not None:
             found = _host.outcome(self._handle)
             if found is not None:
                 kind, code, detail, reason, duration, self._failed = found
                 if kind in ("cancelled", "timed-out"):
                     head, _, text = detail.partition(": ")
-                    detail = text if head == "subhost.Cancelled" and text else reason
+                    if head == "subhost.Cancelled" and text:
+                        detail = text
+                    elif duration or not detail:  # else it has not begun
+                        detail = reason
                 self._outcome = Outcome(kind, code, detail or "", duration)
         return self._outcome
 
@@ -586,7 +599,8 @@ class NurseryTask:
         nursery; result() raises Cancelled then."""
         if not isinstance(reason, str):
             raise TypeError("cancel() needs its reason as a str")
-        _host.cancel(self._handle, reason.replace("\0", " "))
+        reason = reason.replace("\0", " ").encode(errors="replace").decode()
+        _host.cancel(self._handle, reason)
 
     def result(self, timeout=None):
         """What the function returned, or raises what it raised, with the traceback from
@@ -724,13 +738,9 @@ class Nursery(_host.Nursery):
             name = getattr(function, "__qualname__", None) or type(function).__name__
         task = NurseryTask(self, str(name).replace("\0", " "))
         self._forget()
-        self._tasks.append(task)
-        try:
-            _host.submit(self, task, *call, task.name.encode(errors="replace").decode(),
-                         _ISOLATIONS[isolation], seconds, *policy)
-        finally:
-            if task._handle is None:
-                self._tasks.remove(task)
+        # Which puts it into the list: there is no moment in which it runs and is not there.
+        _host.submit(self, task, *call, task.name.encode(errors="replace").decode(),
+                     _ISOLATIONS[isolation], seconds, *policy)
         return task
 
     def _forget(self):
@@ -764,6 +774,9 @@ class Nursery(_host.Nursery):
         elif error is None:
             if errors:
                 raise BaseExceptionGroup("errors in a nursery", errors) from None
+            if cancelled and any(task.outcome.kind in ("cancelled", "timed-out")
+                                 for task in self._tasks if task.outcome):
+                _host.checkpoint()  # what ended them is about to be raised here
             return False
         elif self._is_of_tasks(error, errors):
             if errors:
@@ -777,6 +790,9 @@ class Nursery(_host.Nursery):
                 group = BaseExceptionGroup("errors in a nursery", errors)
                 group.__context__ = error
                 raise group
+        if isinstance(error, GeneratorExit) and errors:
+            # close() would pass over it, and over what has failed.
+            raise BaseExceptionGroup("errors in a nursery", errors) from None
         if _is_own_cancel(error) or isinstance(error, (SystemExit, GeneratorExit)):
             # These end the whole program, or task: they pass, and take the rest along.
             if errors and error.__cause__ is None:

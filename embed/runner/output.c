@@ -137,14 +137,21 @@ int output_line(subhost_host *host, const subhost_output *output, void *data)
     return SUBHOST_OUTPUT_FULL;
 }
 
-/* False: some is left. */
-static bool write_until(int64_t deadline)
+static size_t left_over(void) { return queues[0].size + queues[1].size; }
+
+/* As long as some is taken within `patience` each time, and until `deadline`; false: some is
+ * left. */
+static bool write_until(int64_t deadline, int64_t patience)
 {
-    while (output_write()) {
+    int64_t taken_at = now();
+    for (size_t before = left_over(); output_write(); before = left_over()) {
+        if (left_over() < before)
+            taken_at = now();
         struct pollfd ready[2] = {
             {.fd = queues[0].size > 0 ? STDOUT_FILENO : -1, .events = POLLOUT},
             {.fd = queues[1].size > 0 ? STDERR_FILENO : -1, .events = POLLOUT}};
-        int64_t left = deadline - now();
+        int64_t end = taken_at + patience < deadline ? taken_at + patience : deadline;
+        int64_t left = end - now();
         if (left <= 0 || poll(ready, 2, (int)(left / 1000000 + 1)) == 0)
             return false;
     }
@@ -155,7 +162,7 @@ static bool write_until(int64_t deadline)
 static void write_last(void)
 {
     int64_t start = now();
-    write_until(start + last_patience);
+    write_until(start + last_patience, last_patience);
     last_patience -= now() - start;
 }
 
@@ -178,11 +185,11 @@ void output_say(const char *format, ...)
         registered = atexit(write_last) == 0;
 }
 
-bool output_finish(int64_t timeout)
+bool output_finish(int64_t limit)
 {
     bool complete = true;
     if (queues[0].captured || queues[1].captured)
-        write_until(now() + timeout);
+        write_until(limit ? now() + limit : INT64_MAX, PATIENCE);
     for (int i = 0; i < 2; i++) {
         if (!queues[i].captured || (!queues[i].error && !queues[i].size))
             continue;

@@ -15,9 +15,10 @@ bool output_write(void);
  * that does not wait, else when somebody reads; at the latest at the process's end, which
  * waits a second for that. */
 void output_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Writes the rest, for at most `timeout` ns, and messages for a second. False: not all captured
- * output could be written; a message says so, but for a reader that has gone. */
-bool output_finish(int64_t timeout);
+/* Writes the rest, as long as its readers take some of it every 5 s, and for at most `limit` ns
+ * (0: as long as that takes), and messages for a second. False: not all captured output could be
+ * written; a message says so, but for a reader that has gone. */
+bool output_finish(int64_t limit);
 /* What the C library holds for stdout and stderr. False: it cannot be written without waiting
  * for longer, and exit() would wait for ever. */
 bool output_flush(void);

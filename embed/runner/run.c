@@ -281,7 +281,9 @@ static int run_under(subhost_policy *policy, const struct options *options)
     err = NULL;
     bool orderly = subhost_close(run.host, SUBHOST_CLOSE_EXITING,
                                  run.abandoned ? 0 : run.grace, &err) == 0;
-    if (!output_finish(run.grace) && status == 0)
+    /* Of a run that was cut short the end is near: its output gets the grace period. */
+    bool cut_short = status >= STATUS_TIMED_OUT;
+    if (!output_finish(cut_short ? run.grace : 0) && status == 0)
         status = STATUS_FLUSH_FAILED;
     bool flushed = output_flush();
     if (!flushed && status == 0)

@@ -339,6 +339,63 @@ def from_other_threads(folder):
 
 
 @test
+@each
+def cancels(folder, isolation):
+    prints(folder, "", """
+        import os, time
+        with subhost.open_nursery() as nursery:
+            tasks = [nursery.start(time.sleep, 60, isolation=ISOLATION) for _ in range(2)]
+            tasks[0].cancel("my reason")
+            tasks[1].cancel("odd \\udc80")
+        for task in tasks:
+            try: task.result()
+            except subhost.Cancelled as error: print(task.outcome, error.reason)
+        """, "cancelled my reason\ncancelled odd ?\n", "the reason, also of one that has not begun",
+        isolation=isolation)
+    prints(folder, "def parent(isolation):\n"
+                   "    with subhost.open_nursery() as nursery:\n"
+                   "        nursery.start(time.sleep, 60, isolation=isolation)\n"
+                   "    return 'went on'", """
+        import random
+        outcomes = set()
+        for _ in range(12):
+            with subhost.open_nursery() as nursery:
+                tasks = [nursery.start(parent, ISOLATION, isolation=ISOLATION) for _ in range(4)]
+                time.sleep(random.uniform(0, 0.05))
+                for task in tasks: task.cancel("stop")
+            outcomes |= {str(task.outcome) for task in tasks}
+        print(outcomes)
+        """, "{'cancelled'}\n", "nobody goes on behind a nursery whose tasks this cancel has ended",
+        isolation=isolation)
+
+
+@test
+def generators(folder):
+    prints(folder, "", """
+        def generator():
+            with subhost.open_nursery() as nursery:
+                task = nursery.start(fail, 1)
+                while not task.done(): time.sleep(0.01)
+                yield
+        running = generator()
+        next(running)
+        try: running.close()
+        except* ValueError as group: print(group.exceptions)
+        """, "(ValueError(1),)\n", "what failed is not lost in a close()")
+
+
+@test
+def no_directory(folder):
+    prints(folder, "", """
+        import os, tempfile
+        os.chdir(gone := tempfile.mkdtemp())
+        os.rmdir(gone)
+        with subhost.open_nursery() as nursery:
+            print(nursery.start(double, 4, isolation="process").result())
+        """, "8\n", "a current directory that was removed")
+
+
+@test
 def kept(folder):
     prints(folder, "", """
         import gc, weakref

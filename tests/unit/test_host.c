@@ -470,7 +470,7 @@ static void bad_programs_are_refused(void **state)
         {.size = sizeof(subhost_program)},
         {.size = sizeof(subhost_program),
          .source = "x",
-         .kind = (enum subhost_program_kind)3},
+         .kind = (enum subhost_program_kind)(SUBHOST_PROGRAM_INPUT + 1)},
         {.size = sizeof(subhost_program), .source = "x", .argc = -1},
         {.size = sizeof(subhost_program), .source = "x", .argc = 1},
     };
