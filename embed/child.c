@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "buffer.h"
@@ -56,10 +57,12 @@ struct child_wires {
 /* The one way out of a child that cannot become a host. Async-signal-safe. */
 static _Noreturn void give_up(const char *what)
 {
-    static const char before[] = "subhost: a forked child cannot start: ";
-    ssize_t n = syscall(SYS_write, STDERR_FILENO, before, sizeof before - 1);
-    n += syscall(SYS_write, STDERR_FILENO, what, strlen(what));
-    n += syscall(SYS_write, STDERR_FILENO, "\n", 1);
+    static char before[] = "subhost: a forked child cannot start: ";
+    const struct iovec line[] = {{before, sizeof before - 1},
+                                 {(char *)(uintptr_t)what, strlen(what)},
+                                 {(char[]){'\n'}, 1}};
+    /* In one piece, whoever else has the same to say. */
+    ssize_t n = syscall(SYS_writev, STDERR_FILENO, line, ARRAY_LENGTH(line));
     (void)n;
     _exit(125);
 }
@@ -407,9 +410,12 @@ bool subhost__child_ask_fork(subhost_host *host, uint64_t id, const char *name,
         if (open)
             fds[n_fds++] = stdio[i];
     }
+    errno = ENOMEM;
     bool sent = !pack.failed && subhost__wire_send(&host->up->root, FRAME_FORK, id,
                                                    pack.data, pack.size, fds, n_fds);
+    int error = errno;
     free(pack.data);
+    errno = error;
     return sent;
 }
 

@@ -15,7 +15,8 @@ struct child_birth {
 /* In the child, on the thread that forked, the main interpreter's GIL held. */
 _Noreturn void subhost__child_main(struct child_birth *birth);
 
-/* In a child: asks the root for a fork, answered by process.c. False: the root is gone. */
+/* In a child: asks the root for a fork, answered by process.c. False: errno says why not; EPIPE: the
+ * root is gone. */
 bool subhost__child_ask_fork(subhost_host *host, uint64_t id, const char *name,
                              const int stdio[3]);
 /* In a child: a program wants something else of a signal. Any thread. */

@@ -151,7 +151,9 @@ static void ask(struct process *process)
     }
     if (host->up) {
         if (!subhost__child_ask_fork(host, process->id, interp->name, stdio))
-            subhost__process_not_forked(process, "the root of the tree is gone");
+            subhost__process_not_forked(process, errno == EPIPE
+                                                     ? "the root of the tree is gone"
+                                                     : strerror(errno));
         return;
     }
     char why[240];

@@ -128,11 +128,15 @@ bool subhost__wire_send(struct wire *wire, uint32_t type, uint64_t id, const voi
                         size_t size, const int *fds, unsigned n_fds)
 {
     struct header header = {.type = type, .n_fds = n_fds, .id = id, .size = size};
-    if (wire->ended || wire->source.fd < 0 || n_fds > WIRE_FDS_MAX)
+    if (wire->ended || wire->source.fd < 0 || n_fds > WIRE_FDS_MAX) {
+        errno = EPIPE;
         return false;
+    }
     struct wire_chunk *chunk = malloc(sizeof *chunk + sizeof header + size);
-    if (!chunk)
+    if (!chunk) {
+        errno = ENOMEM;
         return false;
+    }
     *chunk = (struct wire_chunk){.size = sizeof header + size};
     memcpy(chunk->bytes, &header, sizeof header);
     if (size > 0)
@@ -140,7 +144,9 @@ bool subhost__wire_send(struct wire *wire, uint32_t type, uint64_t id, const voi
     for (; chunk->n_fds < n_fds; chunk->n_fds++) {
         int copy = subhost__fd_dup(fds[chunk->n_fds]);
         if (copy < 0) {
+            int error = errno;
             free_chunk(chunk);
+            errno = error;
             return false;
         }
         chunk->fds[chunk->n_fds] = copy;
