@@ -254,12 +254,17 @@ static void prepare_image(struct forkserver *server)
         snprintf(server->failure, sizeof server->failure, "out of memory");
         return;
     }
-    PyObject *rehearse = NULL;
+    interp->driver =
+        pthread_self(); /* what is imported here takes this for the main thread */
+    PyObject *rehearse = NULL, *prepared = NULL;
     const subhost_policy *policy = server->host->policy;
     bool site = subhost__policy_number(policy, POLICY_INTERPRETER_SITE);
-    if (subhost__module_boot(interp) < 0 || (site && subhost__boot_site() < 0) ||
+    if (subhost__module_boot(interp) < 0 ||
+        !(prepared = subhost__prelude_call(interp, "prepare_image", "()")) ||
+        (site && subhost__boot_site() < 0) ||
         !(rehearse = subhost__nursery_get(interp, "rehearse")))
         describe_failure(server, "preparing the main interpreter");
+    Py_XDECREF(prepared);
     const char *const *name = server->host->options.preload;
     for (; name && *name && !server->failure[0]; name++) {
         PyObject *module = PyImport_ImportModule(*name);

@@ -505,15 +505,49 @@ def capture(stdout, stderr):
         setattr(sys, f"__{name}__", stream)
 
 
+_at_fork = []  # what modules of the image have called in a child
+
+
+def prepare_image():
+    """In the main interpreter, before it imports what children are to have: what modules have
+    called in a child waits for the child's main thread. The thread that forks is not that one,
+    and threading would take it for it."""
+    register = posix.register_at_fork
+
+    def register_at_fork(**callbacks):
+        others = dict(callbacks)
+        in_child = others.pop("after_in_child", None)
+        if is_process or not callable(in_child):
+            register(**callbacks)
+            return
+        if others:
+            register(**others)
+        _at_fork.append(in_child)
+
+    _replace("os", posix, register_at_fork)
+
+
+def _run_at_fork():
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        # It is the thread that forked, of which nothing is left in this process.
+        image = threading._main_thread
+        threading._active.pop(image.ident, None)
+        threading._dangling.discard(image)
+    for function in _at_fork:
+        try:
+            function()
+        except BaseException:  # as after a fork of CPython's: it is shown, and that is all
+            sys.excepthook(*sys.exc_info())
+
+
 def become_child():
     """In a forked child, on the driver: this thread is the program's main thread, and state
     that belongs to the parent's helper processes is forgotten. What has at-fork handlers of
-    its own (random, ssl, logging, threading's locks) is right already."""
+    its own (random, ssl, logging, threading) is put right by them."""
     global is_process
     is_process = True
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        threading._after_fork()
+    _run_at_fork()
     process = sys.modules.get("multiprocessing.process")
     if process is not None:
         process._children.clear()

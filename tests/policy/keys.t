@@ -174,6 +174,29 @@ def interpreter_preload(folder):
     equal(in_process(folder, "return 'colorsys' in sys.modules", "interpreter.preload=colorsys"),
           "True", "in the image of processes, too")
     ok("nonesuch" in seen(folder, text, "interpreter.preload=nonesuch"), "a missing one is named")
+    script(folder, """
+        import asyncio, logging, threading
+        lock = threading.Condition()
+        def look():
+            thread = threading.Thread(target=logging.warning, args=("from a thread",))
+            thread.start()
+            thread.join()
+            logging.warning("from main")
+            with lock:
+                lock.notify()
+            assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
+            assert threading.current_thread() is threading.main_thread()
+            assert threading.main_thread().ident == threading.get_ident()
+            async def loop():
+                return await asyncio.to_thread(lambda: "right")
+            print(asyncio.run(loop()))
+    """, "state.py")
+    for preload in ("state", "threading"):
+        result = subhost("run", "--set", f"interpreter.preload={preload}", "--isolation", "process",
+                         "-c", "import state; state.look()", env={"PYTHONPATH": str(folder)})
+        equal((result.out, result.err),
+              ("right\n", "WARNING:root:from a thread\nWARNING:root:from main\n"),
+              f"{preload}: a process has the threads, locks and loops of a fresh one")
     tasks = TASKS + """
     def look():
         return "colorsys" in sys.modules
