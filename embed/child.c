@@ -45,6 +45,7 @@ struct child_wires {
     bool unfinished;        /* calls have run, and not what follows a program's end */
     int64_t grace;          /* of the last one */
     bool told_failing;
+    bool ending; /* what is in the trail goes out before its end, however much */
     size_t output_waiting; /* of captured output sent, what no reader has taken yet */
     atomic_bool signals_changed;
     bool orphan;
@@ -141,11 +142,12 @@ static void send_ended(struct child_wires *up, subhost_task *task)
 {
     subhost_outcome outcome = {.size = sizeof outcome};
     subhost_task_wait(task, 0, &outcome, NULL);
-    if (outcome.kind == SUBHOST_ABANDONED) {
-        /* Here there is one rung more. */
-        subhost__trail_write(subhost__host()->trail);
-        kill(getpid(), SIGKILL);
-    }
+    /* As with output: who hears of the end may leave, and with it what was still to come. */
+    up->ending = true;
+    subhost__trail_write(subhost__host()->trail);
+    up->ending = false;
+    if (outcome.kind == SUBHOST_ABANDONED)
+        kill(getpid(), SIGKILL); /* here there is one rung more */
     subhost_stats stats = {.size = sizeof stats};
     subhost_get_stats(subhost__host(), &stats);
     struct pack pack = {0};
@@ -358,10 +360,17 @@ static bool is_failing(subhost_host *host, const subhost_task *task)
     return is;
 }
 
+static bool is_over(subhost_host *host, struct child_wires *up)
+{
+    if (up->done)
+        subhost__trail_write(host->trail);
+    return up->done && subhost__wire_flushed(&up->supervisor);
+}
+
 static _Noreturn void serve(subhost_host *host, struct child_wires *up)
 {
     subhost_error *err = NULL;
-    while (!up->done || !subhost__wire_flushed(&up->supervisor)) {
+    while (!is_over(host, up)) {
         if (subhost_dispatch(host, SUBHOST_FOREVER, &err) < 0)
             give_up(subhost_error_message(err));
         hear_supervisor(host, up);
@@ -378,7 +387,6 @@ static _Noreturn void serve(subhost_host *host, struct child_wires *up)
         if (atomic_load(&up->interp->state) == INTERP_FAILED)
             give_up(up->interp->failure ? up->interp->failure : "out of memory");
     }
-    subhost__trail_write(host->trail);
     /* Children of its own see the end of their wires, and the root reaps them. No exit
      * handlers: they are the parent's (as os._exit() in multiprocessing's children). */
     fflush(stdout);
@@ -449,7 +457,7 @@ bool subhost__child_pass_trail(subhost_host *host, const char *text, size_t size
                                uint64_t lost)
 {
     struct wire *wire = &host->up->supervisor;
-    if (!subhost__wire_flushed(wire) && subhost__wire_waiting(wire) > TRAIL_WAITING_MAX)
+    if (!host->up->ending && subhost__wire_waiting(wire) > TRAIL_WAITING_MAX)
         return false; /* the main loop comes again when some of it has gone */
     return subhost__wire_send(wire, FRAME_TRAIL, lost, text, size, NULL, 0);
 }

@@ -176,6 +176,34 @@ def signals(folder):
     equal((event["signal"], event["handled"], event["cancelled"]), ("SIGINT", 0, 1), "SIGINT")
 
 
+GRANDCHILD = """
+    import os, sys, subhost
+    def leaf():
+        # On one CPU its main loop runs only when nobody else wants to.
+        os.sched_setscheduler(os.getpid(), os.SCHED_IDLE, os.sched_param(0))
+        for i in range(300):
+            sys.audit("x.n", i)
+    def branch():
+        with subhost.open_nursery() as nursery:
+            nursery.start(leaf, isolation="process")
+    if __name__ == "__main__":
+        with subhost.open_nursery() as nursery:
+            nursery.start(branch, isolation="process")
+"""
+
+
+@test
+def grandchildren(folder):
+    trail, program = folder / "trail", script(folder, GRANDCHILD)
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    for _ in range(4):
+        result = subhost("run", "--trail", trail, "--set", "audit.python_events=x.", program)
+        equal((result.err, len(named(read(trail), "python-event"))), ("", 300),
+              "what was noted before a process's end is there, although its parent ends at once")
+    os.sched_setaffinity(0, cpus)
+
+
 @test
 def slow_readers(folder):
     """Neither the program nor Ctrl-C waits for a trail that nobody reads."""
