@@ -259,7 +259,7 @@ static void prepare_image(struct forkserver *server)
     PyObject *rehearse = NULL, *prepared = NULL;
     const subhost_policy *policy = server->host->policy;
     bool site = subhost__policy_number(policy, POLICY_INTERPRETER_SITE);
-    if (subhost__module_boot(interp) < 0 ||
+    if (subhost__signals_import() < 0 || subhost__module_boot(interp) < 0 ||
         !(prepared = subhost__prelude_call(interp, "prepare_image", "()")) ||
         (site && subhost__boot_site() < 0) ||
         !(rehearse = subhost__nursery_get(interp, "rehearse")))

@@ -589,6 +589,8 @@ int subhost__signals_open(subhost_host *host, subhost_error **err);
 /* Before the host forks: where SIGCHLD is ignored the kernel keeps no exit status. Main thread. */
 void subhost__signals_keep_children(subhost_host *host);
 void subhost__signals_close(subhost_host *host);
+/* Imports _signal, and no signal's disposition changes. Attached to main; -1: an exception. */
+int subhost__signals_import(void);
 /* Routes what the handler has noted; returns the number of signals. Main thread. */
 int subhost__signals_dispatch(subhost_host *host);
 /* As if the signal had arrived, unless it just has: a terminal's go to all processes. Main

@@ -120,6 +120,20 @@ void subhost__signals_keep_children(subhost_host *host)
     pthread_mutex_unlock(&host->lock);
 }
 
+/* With the import the main interpreter takes SIGINT, where that is at its default: but it is
+ * the embedder's. */
+int subhost__signals_import(void)
+{
+    struct sigaction before;
+    bool is_default = sigaction(SIGINT, NULL, &before) == 0 &&
+                      !(before.sa_flags & SA_SIGINFO) && before.sa_handler == SIG_DFL;
+    PyObject *module = PyImport_ImportModule("_signal");
+    if (is_default)
+        sigaction(SIGINT, &before, NULL);
+    Py_XDECREF(module);
+    return module ? 0 : -1;
+}
+
 static bool is_host_signal(int signo)
 {
     return signo == SIGINT || signo == SIGTERM || signo == SIGUSR1;

@@ -520,14 +520,15 @@ def signals_take(folder):
         except KeyboardInterrupt:
             print("cancelled")
     """)
-    for value, out in (("true", "up\ncancelled\n"), ("false", "up\n")):
-        process = hosted("--set", f"signals.take={value}", text)
-        process.wait_for("up")
-        process.signal(signal.SIGINT)
-        result = process.finish()
-        equal(result.out, out,
-              f"{value}: SIGINT {'cancels' if value == 'true' else 'ends the process'}",
-              result=result)
+    for value, out, status in (("true", "up\ncancelled\n", 0), ("false", "up\n", 130)):
+        for isolation in ("interpreter", "process"):
+            process = hosted("--set", f"signals.take={value}", "--isolation", isolation, text)
+            process.wait_for("up")
+            process.signal(signal.SIGINT)
+            result = process.finish()
+            equal((result.out, result.status), (out, status), f"{value}: SIGINT "
+                  f"{'cancels' if value == 'true' else 'ends the process'}, {isolation}",
+                  result=result)
 
 
 @key("signals.handlers", "none")

@@ -60,6 +60,25 @@ static subhost_outcome run(subhost_interp *interp, const char *code, subhost_tas
     return unit_wait(*task);
 }
 
+static void dispositions_stay(void **state)
+{
+    (void)state;
+    struct sigaction before[NSIG], now;
+    for (int signo = 1; signo < NSIG; signo++)
+        sigaction(signo, NULL, &before[signo]);
+    subhost_host *host = open_with(NULL, 0); /* take_signals is 0 */
+    subhost_interp *interp = new_process(host);
+    subhost_task *task;
+    assert_int_equal(run(interp, "pass", &task).kind, SUBHOST_RETURNED);
+    for (int signo = 1; signo < NSIG; signo++) {
+        if (signo != SIGURG && sigaction(signo, NULL, &now) == 0)
+            assert_ptr_equal(now.sa_handler, before[signo].sa_handler);
+    }
+    subhost_task_release(task);
+    subhost_interp_release(interp);
+    unit_close(host);
+}
+
 static void outcomes(void **state)
 {
     (void)state;
@@ -265,10 +284,15 @@ int main(void)
         UNIT_TEST(messages_are_refused),
     };
     const struct CMUnitTest forking[] = {
-        UNIT_TEST(messages_are_refused),  UNIT_TEST(outcomes),
-        UNIT_TEST(several_tasks_in_one),  UNIT_TEST(preloaded_modules),
-        UNIT_TEST(refused_with_siblings), UNIT_TEST(cancelled_and_killed),
-        UNIT_TEST(closing_ends_them),     UNIT_TEST(no_room_in_the_kernel),
+        UNIT_TEST(messages_are_refused),
+        UNIT_TEST(dispositions_stay),
+        UNIT_TEST(outcomes),
+        UNIT_TEST(several_tasks_in_one),
+        UNIT_TEST(preloaded_modules),
+        UNIT_TEST(refused_with_siblings),
+        UNIT_TEST(cancelled_and_killed),
+        UNIT_TEST(closing_ends_them),
+        UNIT_TEST(no_room_in_the_kernel),
     };
     return unit_can_fork() ? UNIT_MAIN(forking) : UNIT_MAIN(everywhere);
 }
