@@ -239,6 +239,15 @@ static int run_pool(struct pool *pool, subhost_error **err)
     return code;
 }
 
+/* Where the parent ignores SIGCHLD so do we, from exec on, and the kernel keeps no exit status.
+ * `before`: what it is to be again. */
+static void keep_statuses(struct sigaction *before)
+{
+    if (sigaction(SIGCHLD, NULL, before) == 0 &&
+        (before->sa_handler == SIG_IGN || before->sa_flags & SA_NOCLDWAIT))
+        sigaction(SIGCHLD, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+}
+
 int subhost__throwaway_run(struct throwaway *children, unsigned count, int jobs,
                            void (*on_end)(struct throwaway *child, void *data),
                            void *data, subhost_error **err)
@@ -253,6 +262,8 @@ int subhost__throwaway_run(struct throwaway *children, unsigned count, int jobs,
     pool.fds = calloc(3 * (size_t)count + 1, sizeof *pool.fds);
     if (!pool.fds)
         return subhost__fail(err, SUBHOST_ENOMEM, "the examinations: out of memory");
+    struct sigaction on_child;
+    keep_statuses(&on_child);
     /* Looked at, never taken: unblocked again, the signal does what it would have done. */
     sigset_t ending;
     sigemptyset(&ending);
@@ -266,6 +277,7 @@ int subhost__throwaway_run(struct throwaway *children, unsigned count, int jobs,
     close_fd(&pool.signal_fd);
     free(pool.fds);
     sigprocmask(SIG_SETMASK, &pool.mask, NULL);
+    sigaction(SIGCHLD, &on_child, NULL);
     return code;
 }
 

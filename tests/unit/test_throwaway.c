@@ -135,6 +135,21 @@ static void a_status_a_signal_and_a_hang_are_results(void **state)
     }
 }
 
+static void an_ignored_sigchld_hides_nothing(void **state)
+{
+    (void)state;
+    NEEDS_PIDFD();
+    struct sigaction ignored = {.sa_handler = SIG_IGN}, before, after;
+    sigaction(SIGCHLD, &ignored, &before);
+    int status = 7;
+    struct throwaway child = child_of(exits, &status, LIMIT);
+    run_one(&child);
+    sigaction(SIGCHLD, &before, &after);
+    assert_described(&child, "exit status 7");
+    assert_ptr_equal(after.sa_handler, SIG_IGN);
+    subhost__throwaway_free(&child);
+}
+
 static void what_it_leaves_behind_is_killed(void **state)
 {
     (void)state;
@@ -234,6 +249,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_it_says_is_kept),
         cmocka_unit_test(a_status_a_signal_and_a_hang_are_results),
+        cmocka_unit_test(an_ignored_sigchld_hides_nothing),
         cmocka_unit_test(what_it_leaves_behind_is_killed),
         cmocka_unit_test(of_much_output_the_end_is_kept),
         cmocka_unit_test(all_of_many_run),
