@@ -3,6 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "embed/edit_distance.h"
 #include "policies/policy.h"
 
 #include <errno.h>
@@ -81,6 +82,59 @@ static bool apply_preset(subhost_policy *policy, const struct policy_preset *pre
 
 /* ---- entries ---------------------------------------------------------------------- */
 
+/* What a misspelt word may be meant for: at most so far from it. */
+#define NEAR 2
+
+static const char *nearer(const char *word, const char *known, const char *best)
+{
+    size_t before = best ? edit_distance(word, best) : NEAR + 1;
+    return edit_distance(word, known) < before ? known : best;
+}
+
+static void complain_unknown(struct policy_report *report, const char *file,
+                             const struct policy_entry *entry, const char *what,
+                             const char *near)
+{
+    subhost__policy_complain(report, file, entry->line, entry->key, "unknown %s%s%s%s",
+                             what, near ? "; did you mean " : "", near ? near : "",
+                             near ? "?" : "");
+}
+
+static bool is_second(const struct policy_entry *entry)
+{
+    return strcmp(entry->kind, "second one") == 0;
+}
+
+static void complain_second(struct policy_report *report, const char *file,
+                            const struct policy_entry *entry)
+{
+    subhost__policy_complain(report, file, entry->line, entry->key, "given twice");
+}
+
+static void complain_kind(struct policy_report *report, const char *file,
+                          const struct policy_entry *entry, const char *expected)
+{
+    subhost__policy_complain(report, file, entry->line, entry->key,
+                             "expected %s, found %s %s", expected,
+                             strchr("aeiou", *entry->kind) ? "an" : "a", entry->kind);
+}
+
+/* A table without keys: only its name can be wrong. */
+static void check_table(const char *file, const struct policy_entry *entry,
+                        struct policy_report *report)
+{
+    char groups[POLICY_KEY_COUNT][EDIT_DISTANCE_MAX];
+    const char *near = NULL;
+    for (size_t key = 0; key < POLICY_KEY_COUNT; key++) {
+        const char *name = subhost__policy_rows[key].name;
+        snprintf(groups[key], sizeof *groups, "%.*s", (int)strcspn(name, "."), name);
+        if (strcmp(groups[key], entry->key) == 0)
+            return;
+        near = nearer(entry->key, groups[key], near);
+    }
+    complain_unknown(report, file, entry, "table", near);
+}
+
 /* What of TOML's kinds a value of that type may be. */
 static bool kind_fits(enum policy_type type, const char *kind, const char **expected)
 {
@@ -115,19 +169,23 @@ static bool apply_entry(subhost_policy *policy, const char *file,
     char problem[300], origin[240];
     const char *expected;
     int key = subhost__policy_find(entry->key, problem, sizeof problem);
+    const char *of_file =
+        nearer(entry->key, "extends", nearer(entry->key, "version", NULL));
+    if (key < 0 && of_file) {
+        complain_unknown(report, file, entry, "key", of_file);
+        return true;
+    }
     if (key < 0) {
         subhost__policy_complain(report, file, entry->line, entry->key, "%s", problem);
         return true;
     }
     enum policy_type type = subhost__policy_rows[key].type;
-    if (strcmp(entry->kind, "second one") == 0) {
-        subhost__policy_complain(report, file, entry->line, entry->key, "given twice");
+    if (is_second(entry)) {
+        complain_second(report, file, entry);
         return true;
     }
     if (!kind_fits(type, entry->kind, &expected)) {
-        subhost__policy_complain(report, file, entry->line, entry->key,
-                                 "expected %s, found %s %s", expected,
-                                 strchr("aeiou", *entry->kind) ? "an" : "a", entry->kind);
+        complain_kind(report, file, entry, expected);
         return true;
     }
     char *list = type == TYPE_LIST ? joined(entry->text) : NULL;
@@ -154,34 +212,56 @@ static bool apply_entry(subhost_policy *policy, const char *file,
 static void check_version(const char *file, const struct policy_entry *entries,
                           size_t count, struct policy_report *report)
 {
+    bool found = false;
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(entries[i].key, "version") != 0)
+        const struct policy_entry *entry = &entries[i];
+        if (strcmp(entry->key, "version") != 0)
             continue;
-        if (strcmp(entries[i].kind, "integer") != 0 || strcmp(entries[i].text, "1") != 0)
-            subhost__policy_complain(report, file, entries[i].line, "version",
+        found = true;
+        if (is_second(entry))
+            complain_second(report, file, entry);
+        else if (strcmp(entry->kind, "integer") != 0)
+            complain_kind(report, file, entry, "a whole number");
+        else if (strcmp(entry->text, "1") != 0)
+            subhost__policy_complain(report, file, entry->line, "version",
                                      "%.40s is not a version that this subhost knows; it "
                                      "knows 1",
-                                     entries[i].text);
+                                     entry->text);
         else if (i > 0)
-            subhost__policy_complain(report, file, entries[i].line, "version",
+            subhost__policy_complain(report, file, entry->line, "version",
                                      "must be the first key of the file");
-        return;
     }
-    subhost__policy_complain(report, file, 1, "version",
-                             "missing; the first key must be version = 1");
+    if (!found)
+        subhost__policy_complain(report, file, 1, "version",
+                                 "missing; the first key must be version = 1");
+}
+
+static void complain_preset(struct policy_report *report, const char *file,
+                            const struct policy_entry *entry)
+{
+    char known[200];
+    const char *near = NULL;
+    for (size_t i = 0; i < PRESET_COUNT; i++)
+        near = nearer(entry->text, presets[i].name, near);
+    list_presets(known, sizeof known);
+    subhost__policy_complain(report, file, entry->line, "extends",
+                             "'%.60s' is not a preset; %s%s%sthere are %s", entry->text,
+                             near ? "did you mean " : "", near ? near : "",
+                             near ? "? " : "", known);
 }
 
 static bool extend(subhost_policy *policy, const char *file,
                    const struct policy_entry *entry, struct policy_report *report)
 {
-    char known[200];
-    const struct policy_preset *preset =
-        strcmp(entry->kind, "string") == 0 ? subhost__policy_preset(entry->text) : NULL;
-    if (preset)
+    const struct policy_preset *preset = subhost__policy_preset(entry->text);
+    if (is_second(entry))
+        complain_second(report, file, entry);
+    else if (strcmp(entry->kind, "string") != 0)
+        complain_kind(report, file, entry, "a string");
+    else if (preset)
         return apply_preset(policy, preset, report);
-    list_presets(known, sizeof known);
-    subhost__policy_complain(report, file, entry->line, "extends",
-                             "'%.60s' is not a preset; there are %s", entry->text, known);
+    else
+        complain_preset(report, file, entry);
     return true;
 }
 
@@ -196,9 +276,14 @@ bool subhost__policy_apply(subhost_policy *policy, const char *file,
             ok = extend(policy, file, &entries[i], report);
     }
     for (size_t i = 0; ok && i < count; i++) {
-        const char *key = entries[i].key;
-        if (strcmp(key, "version") != 0 && strcmp(key, "extends") != 0)
-            ok = apply_entry(policy, file, &entries[i], report);
+        const struct policy_entry *entry = &entries[i];
+        bool empty_table = strcmp(entry->kind, "table") == 0 && !*entry->text;
+        if (strcmp(entry->key, "version") == 0 || strcmp(entry->key, "extends") == 0)
+            continue;
+        if (empty_table && !strchr(entry->key, '.'))
+            check_table(file, entry, report);
+        else
+            ok = apply_entry(policy, file, entry, report);
     }
     return ok;
 }

@@ -99,7 +99,7 @@ def _load(text, problems, again):
 def _flatten(table, lines, prefix=()):
     for name, value in table.items():
         key = (*prefix, name)
-        if isinstance(value, dict) and (value or not prefix) and len(key) < 2:
+        if isinstance(value, dict) and value and len(key) < 2:
             yield from _flatten(value, lines, key)
             continue
         line = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
@@ -110,22 +110,30 @@ def _flatten(table, lines, prefix=()):
             value = "\n".join(value)
         elif kind == "boolean":
             value = "true" if value else "false"
+        elif kind == "table":
+            value = "keys" if value else ""
+        if "\0" in str(value):
+            kind, value = kind + " with a NUL character", ""
         yield ".".join(key), kind, str(value)[:8192], line
+
+
+def _shown(key):
+    """A key that C can take, and that stays within its line of the report."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in key)
 
 
 def read(data):
     """([(key, kind, text, line)], [(line, key, problem)]) of the bytes of a file. The kind
-    "second one" is that of a key that was there before."""
+    "second one" is that of a key that was there before; a "table" without text has no keys."""
     problems = []
     try:
         text = data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         return [], [(data.count(b"\n", 0, error.start) + 1, "", "not UTF-8")]
-    again = []
+    again, lines = [], {}
     document = _load(text, problems, again)
-    if document is None:
-        return again, problems
-    lines = {}
-    for parts, line, _, _, _ in _statements(text):
+    for parts, line, _, _, _ in _statements(text) if document else ():
         lines.setdefault(parts, line)
-    return sorted([*_flatten(document, lines), *again], key=lambda entry: entry[3]), problems
+    entries = [*_flatten(document or {}, lines), *again]
+    return ([(_shown(key), *more) for key, *more in sorted(entries, key=lambda entry: entry[3])],
+            problems)

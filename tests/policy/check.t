@@ -52,7 +52,7 @@ allow = "no"
 [wild]
 x = {y = 1}
 """, ["2: version: 2 is not a version that this subhost knows; it knows 1",
-      "1: extends: 'strct' is not a preset; there are default, actors, legacy, server, strict",
+      "1: extends: 'strct' is not a preset; did you mean strict? there are default, actors, legacy, server, strict",
       "4: fork.orphn: unknown key; did you mean fork.orphan?",
       "5: fork.orphan: 'eat' is not detach, cancel or kill",
       "6: fork.orphan: given twice",
@@ -90,8 +90,33 @@ def versions(folder):
           ["1: version: missing; the first key must be version = 1"])
     check(folder, "extends = 'strict'\nversion = 1\n",
           ["2: version: must be the first key of the file"])
-    check(folder, "version = '1'\n",
-          ["1: version: 1 is not a version that this subhost knows; it knows 1"])
+    check(folder, "version = '1'\n", ["1: version: expected a whole number, found a string"])
+    check(folder, "version = {}\n", ["1: version: expected a whole number, found a table"])
+    check(folder, "version = 1\nversion = 2\nextends = 'strict'\nextends = 'server'\n",
+          ["2: version: given twice", "4: extends: given twice"])
+
+
+@test
+def names(folder):
+    check(folder, HEAD + "extnds = 'strict'\n", ["2: extnds: unknown key; did you mean extends?"])
+    check(folder, HEAD + "extends = 3\n", ["2: extends: expected a string, found an integer"])
+    check(folder, HEAD + "extends = 'fantastic'\n", ["2: extends: 'fantastic' is not a preset; "
+          "there are default, actors, legacy, server, strict"])
+    check(folder, HEAD + "[exce]\n[wild]\n[fork]\n", ["2: exce: unknown table; did you mean exec?",
+                                                    "3: wild: unknown table"])
+
+
+@test
+def control_characters(folder):
+    """A NUL ends no string here, and no report."""
+    nul = "\\u0000"
+    check(folder, HEAD + f'audit.trail = "a{nul}b"\naudit.events = ["{nul}"]\nexec.allow = 1\n'
+          f'"exec{nul}" = {{allow = true}}\n"ex\\nec{nul}" = 1\n',
+          ["2: audit.trail: expected a string, found a string with a NUL character",
+           "3: audit.events: expected an array of strings, found an array with a NUL character",
+           "4: exec.allow: expected true or false, found an integer",
+           "5: exec\\x00.allow: unknown key; did you mean exec.allow?",
+           "6: ex\\nec\\x00: unknown key"])
 
 
 @test
