@@ -108,7 +108,7 @@ size_t subhost__trail_file_room(const struct trail_file *file, const char *lines
     size_t room = file->limit > file->size ? (size_t)(file->limit - file->size) : 0;
     const char *end = room ? memrchr(lines, '\n', room) : NULL;
     /* The rest of a line, and in any file at least one. */
-    if (!end && (file->inside || file->size == 0))
+    if (!end && (file->inside || file->size == file->head))
         end = memchr(lines, '\n', size);
     return end ? (size_t)(end - lines) + 1 : 0;
 }
@@ -149,10 +149,12 @@ int subhost__trail_file_rotate(struct trail_file *file)
     }
     subhost__fd_close(file->fd);
     file->fd = fd;
-    file->size = 0;
+    file->size = file->head = 0;
     file->part++;
     return 0;
 }
+
+void subhost__trail_file_begun(struct trail_file *file) { file->head = file->size; }
 
 ptrdiff_t subhost__trail_file_write(struct trail_file *file, const char *text,
                                     size_t size)

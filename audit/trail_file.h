@@ -19,6 +19,7 @@ struct trail_file {
     unsigned files;
     unsigned part;
     uint64_t size;
+    uint64_t head; /* of that the line that it begins with; 0: one like any other */
     bool had_name; /* when it was opened */
     bool inside;   /* a line: its rest belongs to the same file */
 };
@@ -32,6 +33,8 @@ size_t subhost__trail_file_room(const struct trail_file *file, const char *lines
 /* Makes this file NAME.1, NAME.1 NAME.2 ..., and begins a new one. 0 or an errno: then there
  * is no further try. */
 int subhost__trail_file_rotate(struct trail_file *file);
+/* What is written of the new one so far is its head, beside which it has one line at least. */
+void subhost__trail_file_begun(struct trail_file *file);
 /* Somebody has removed it, and with it what is written. */
 bool subhost__trail_file_was_removed(const struct trail_file *file);
 /* One write; -1 with errno. */

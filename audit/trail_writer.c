@@ -120,7 +120,11 @@ static bool next_file(struct trail *trail)
                                              {.field = FIELD_END}};
         size = subhost__trail_own_line(line, trail->pid, EVENT_TRAIL_CONTINUED, values);
     }
-    return write_lines(trail, line, size);
+    if (!write_lines(trail, line, size))
+        return false;
+    if (!error)
+        subhost__trail_file_begun(&trail->file);
+    return true;
 }
 
 /* `text`, into as many files as it takes. */

@@ -405,6 +405,20 @@ static void rotation(void **state)
     check(code);
 }
 
+static void rotation_by_the_line(void **state)
+{
+    (void)state;
+    struct trail *trail =
+        open_trail(&(struct trail_options){.path = path, .limit = 1, .files = 9});
+    note_many(trail, 6);
+    subhost__trail_close(trail);
+    check(
+        "names = [path + end for end in ('.5', '.4', '.3', '.2', '.1', '')]\n"
+        "assert len(os.listdir(folder)) == 6, os.listdir(folder)\n"
+        "last = [open(name).read().splitlines()[-1] for name in names]\n"
+        "assert [json.loads(line)['worker'] for line in last] == list(range(6)), last\n");
+}
+
 static void rotation_that_fails(void **state)
 {
     (void)state;
@@ -668,6 +682,7 @@ int main(void)
         TRAIL_TEST(disk_that_was_full),
         TRAIL_TEST(bad_paths),
         TRAIL_TEST(rotation),
+        TRAIL_TEST(rotation_by_the_line),
         TRAIL_TEST(rotation_that_fails),
         TRAIL_TEST(what_is_no_file_is_not_rotated),
         TRAIL_TEST(forked_child),
