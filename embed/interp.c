@@ -317,6 +317,7 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
         subhost__interp_ref(interp); /* the handle; the first one is the list's */
         interp->next = host->interps;
         host->interps = interp;
+        subhost__signals_join(host);
     }
     pthread_mutex_unlock(&host->lock);
     if (error) {

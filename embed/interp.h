@@ -154,6 +154,7 @@ struct subhost_interp {
     atomic_bool
         moves;    /* its driver has left it to a process, which is not asked for yet */
     bool is_main; /* it is this forked child's main interpreter */
+    atomic_bool in_pool; /* it makes a pool's calls */
 
     pthread_t driver;
     atomic_bool no_exec; /* its task must not start other programs (exec.allow) */
@@ -601,6 +602,11 @@ void subhost__signals_inject(subhost_host *host, int signo);
 int subhost__signals_run(subhost_interp *interp);
 /* Called when a program changed what it wants of a signal. Any thread. */
 int subhost__signals_update(subhost_host *host, int signo);
+/* There is one more interpreter, whose program does not ignore SIGINT and SIGTERM. host->lock. */
+void subhost__signals_join(subhost_host *host);
+/* A program's task ignores of these what the program ignores, as a child process would, until
+ * it says otherwise. Any thread. */
+void subhost__signals_inherit(subhost_interp *interp, const subhost_interp *from);
 void subhost__signals_update_mask(subhost_host *host);
 /* The host's disposition before it opened: 'd'efault, 'i'gnored, 'o'ther. */
 char subhost__signal_initial(int signo);

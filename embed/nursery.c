@@ -274,7 +274,10 @@ static int create_interp(subhost_task *parent, int isolation,
     pthread_sigmask(SIG_UNBLOCK, &kick, &before);
     int code = subhost_interp_create(parent->interp->host, &options, interp, &err);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return code ? fail_start(err) : 0;
+    if (code)
+        return fail_start(err);
+    subhost__signals_inherit(*interp, parent->interp);
+    return 0;
 }
 
 struct call {

@@ -190,6 +190,8 @@ static int start_interp(struct worker *worker, subhost_error **err)
     options.worker = (int)pool->next_worker;
     options.isolation = o->isolation;
     int code = subhost_interp_create(pool->host, &options, &worker->interp, err);
+    if (!code)
+        atomic_store(&worker->interp->in_pool, true);
     if (code || o->isolation == SUBHOST_ISOLATION_PROCESS)
         return code;
     subhost_task_options task_options = SUBHOST_TASK_OPTIONS_INIT;

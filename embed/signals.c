@@ -193,39 +193,78 @@ void subhost__signals_close(subhost_host *host)
 
 /* ---- what the programs want ----------------------------------------------------- */
 
-static void wants(subhost_host *host, int signo, unsigned *handled, unsigned *ignored,
-                  bool *kernels)
+/* What programs want of one signal: how many do, and whether all do. */
+struct wishes {
+    unsigned handled, ignored;
+    bool all_ignore;
+    bool all_default; /* every program asked for the kernel's default */
+};
+
+/* Of a signal that is for all programs. A pool's call is no program: what ends the pool's is not
+ * its to ignore. */
+static bool ignores(const subhost_interp *interp, int signo)
 {
-    *handled = *ignored = 0;
-    *kernels = true; /* every program asked for the kernel's default */
+    return (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)) &&
+           !atomic_load(&interp->in_pool);
+}
+
+/* host->lock held. */
+static struct wishes wishes(subhost_host *host, int signo)
+{
+    struct wishes all = {.all_ignore = true, .all_default = true};
     for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
-        *handled += (atomic_load(&interp->signals_handled) & SIGNAL_BIT(signo)) != 0;
-        *ignored += (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)) != 0;
-        *kernels &= (atomic_load(&interp->signals_default) & SIGNAL_BIT(signo)) != 0;
+        all.handled += (atomic_load(&interp->signals_handled) & SIGNAL_BIT(signo)) != 0;
+        all.ignored += (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)) != 0;
+        all.all_ignore &= ignores(interp, signo);
+        all.all_default &=
+            (atomic_load(&interp->signals_default) & SIGNAL_BIT(signo)) != 0;
     }
+    return all;
+}
+
+/* host->lock held. 0 or an errno. */
+static int update(subhost_host *host, int signo)
+{
+    struct wishes all = wishes(host, signo);
+    bool by_host = host->options.take_signals && is_host_signal(signo) &&
+                   !all.all_default && subhost__signal_initial(signo) != 'i';
+    if (signo == SIGKILL || signo == SIGSTOP)
+        return all.handled || all.ignored || all.all_default ? EINVAL : 0;
+    /* One program's SIG_IGN must not take a Ctrl-C from the others. */
+    if (all.handled || (by_host && !all.all_ignore))
+        return taken[signo] ? 0 : take(signo);
+    if (signo == SUBHOST_KICK_SIGNAL)
+        return 0; /* stays ours; by default it is ignored anyway */
+    bool ignored = all.ignored && !(signo == SIGCHLD && children_kept);
+    return set_disposition(signo, ignored ? SIG_IGN : SIG_DFL);
 }
 
 int subhost__signals_update(subhost_host *host, int signo)
 {
-    unsigned handled, ignored;
-    bool kernels;
-    int error = 0;
     pthread_mutex_lock(&host->lock);
-    wants(host, signo, &handled, &ignored, &kernels);
-    bool by_host = host->options.take_signals && is_host_signal(signo) && !kernels &&
-                   subhost__signal_initial(signo) != 'i';
-    if (signo == SIGKILL || signo == SIGSTOP)
-        error = handled || ignored || kernels ? EINVAL : 0;
-    else if (handled || (by_host && !ignored))
-        error = taken[signo] ? 0 : take(signo);
-    else if (signo == SUBHOST_KICK_SIGNAL)
-        ; /* stays ours; by default it is ignored anyway */
-    else if (ignored && !(signo == SIGCHLD && children_kept))
-        error = set_disposition(signo, SIG_IGN);
-    else
-        error = set_disposition(signo, SIG_DFL);
+    int error = update(host, signo);
     pthread_mutex_unlock(&host->lock);
     return error;
+}
+
+static const int ending[] = {SIGINT, SIGTERM};
+
+void subhost__signals_join(subhost_host *host)
+{
+    for (size_t i = 0; host->options.take_signals && i < ARRAY_LENGTH(ending); i++) {
+        if (!taken[ending[i]] && subhost__signal_initial(ending[i]) != 'i')
+            update(host, ending[i]);
+    }
+}
+
+void subhost__signals_inherit(subhost_interp *interp, const subhost_interp *from)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(ending); i++) {
+        if (!ignores(from, ending[i]))
+            continue;
+        atomic_fetch_or(&interp->signals_ignored, SIGNAL_BIT(ending[i]));
+        subhost__signals_update(interp->host, ending[i]);
+    }
 }
 
 /* What a program's main thread blocks, ours must block: else it would take the signal
@@ -319,7 +358,7 @@ static void route_to(subhost_interp *interp, bool cancels, subhost_signal_event 
         deliver(interp, signo);
         return;
     }
-    if (!cancels || (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)))
+    if (!cancels || ignores(interp, signo))
         return;
     enum subhost_reason reason = signo == SIGINT ? SUBHOST_BY_SIGINT : SUBHOST_BY_SIGTERM;
     pthread_mutex_lock(&interp->lock);

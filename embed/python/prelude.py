@@ -414,8 +414,10 @@ def contain(process):
         if is_default(number):
             raise ProcessExit(f"the signal {_signal_name(number)} to itself")
         handler = getsignal(number)
-        if number not in taken or not callable(handler):
+        if number not in taken:
             return False
+        if not callable(handler):
+            return handler == _SIG_IGN  # the process does not ignore it
         if handler is _default_int_handler and _thread.get_ident() == _host.driver_ident():
             raise KeyboardInterrupt
         _host.post_signal(number)  # to all of the process it would be the end of the calls

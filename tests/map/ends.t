@@ -34,6 +34,9 @@ def crash(x):
 def slow(x):
     time.sleep(0.01)
     return x
+def deaf(x):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return slow(x)
 def leaves(x):
     if x == 5: raise SystemExit(3)
     if x == 6: raise KeyboardInterrupt
@@ -117,9 +120,11 @@ def signals(folder):
     script(folder, FUNCTION, "functions.py")
     (folder / "in").write_text("".join(f"{i}\n" for i in range(2000)))
     for isolation in "interpreter", "process":
-        for signo, status in (signal.SIGINT, 130), (signal.SIGTERM, 143):
+        # What an item ignores is the run's all the same.
+        for signo, status, name in ((signal.SIGINT, 130, "slow"), (signal.SIGINT, 130, "deaf"),
+                                    (signal.SIGTERM, 143, "slow")):
             process = subprocess.Popen(
-                [SUBHOST, "map", "--isolation", isolation, "functions:slow", "in"],
+                [SUBHOST, "map", "--isolation", isolation, f"functions:{name}", "in"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, env=environment(),
                 text=True)
             first = process.stdout.readline()
@@ -129,7 +134,7 @@ def signals(folder):
             rest, said = process.stdout.read(), process.stderr.read()
             process.wait(30 * PATIENCE)
             taken = time.monotonic() - start
-            equal((process.returncode, said), (status, ""), f"{isolation}: {signo.name}")
+            equal((process.returncode, said), (status, ""), f"{isolation}: {signo.name}, {name}")
             ok(taken < 3 * PATIENCE, "soon", taken=taken)
             indices = [json.loads(line)["index"] for line in (first + rest).splitlines()]
             equal(indices, list(range(len(indices))), "what was written is whole")

@@ -388,6 +388,40 @@ def several_workers(tmp):
         result = it.finish(15)
         ok(result.out.count("got") == 2, "a handler belongs to the interpreter that set it",
            result=result)
+    file = script(tmp, """
+        import signal, subhost, time
+        me = subhost.current().worker
+        if me == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(0.3)  # of a child's the runner hears a little later
+        print("ready", flush=True)
+        time.sleep(0.5 if me == 0 else 60)
+        print("end of", me, flush=True)
+    """, "deaf.py")
+    for isolation in "interpreter", "process":
+        with hosted("-n", "2", "--isolation", isolation, file) as it:
+            it.wait_for("ready", times=2)
+            it.signal(signal.SIGINT)
+            result = it.finish(15)
+        equal((result.status, result.out.count("end of 0"), result.out.count("end of")),
+              (130, 1, 1), f"{isolation}: SIG_IGN is for the interpreter that set it",
+              result=result)
+    file = script(tmp, """
+        import signal, subhost, time
+        def wait():
+            print("ready", flush=True)
+            time.sleep(0.5)
+        if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            with subhost.open_nursery() as nursery:
+                nursery.start(wait)
+            print("end")
+    """, "inherited.py")
+    with hosted(file) as it:
+        it.wait_for("ready")
+        it.signal(signal.SIGINT)
+        result = it.finish(15)
+    equal((result.status, result.out), (0, "ready\nend\n"), "and for its tasks", result=result)
 
 
 main()
