@@ -393,6 +393,7 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
     pthread_mutex_unlock(&interp->lock);
     if (now) {
         /* Its handlers will not be called: a signal must not wait for them. */
+        subhost__signals_forget_timers(interp);
         atomic_store(&interp->signals_handled, 0);
         atomic_store(&interp->signals_ignored, 0);
         atomic_store(&interp->signals_blocked, 0);

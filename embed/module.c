@@ -352,6 +352,22 @@ static PyObject *host_take_signal(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *host_forget_signal(PyObject *module, PyObject *arg)
+{
+    struct module_state *state = hosted_state(module);
+    long signo = PyLong_AsLong(arg);
+    if (!state || PyErr_Occurred())
+        return NULL;
+    int error = subhost__signals_forget(state->interp, (int)signo);
+    if (state->interp->host->up)
+        subhost__child_signals_changed(state->interp->host);
+    if (error) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *host_set_wakeup_fd(PyObject *module, PyObject *arg)
 {
     struct module_state *state = hosted_state(module);
@@ -485,6 +501,7 @@ static PyMethodDef host_methods[] = {
     {"driver_ident", host_driver_ident, METH_NOARGS, NULL},
     {"initial_disposition", host_initial_disposition, METH_O, NULL},
     {"take_signal", host_take_signal, METH_VARARGS, NULL},
+    {"forget_signal", host_forget_signal, METH_O, NULL},
     {"set_wakeup_fd", host_set_wakeup_fd, METH_O, NULL},
     {"block_signals", host_block_signals, METH_O, NULL},
     {"make_cancelled", host_make_cancelled, METH_NOARGS, NULL},

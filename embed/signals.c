@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -245,6 +246,48 @@ int subhost__signals_update(subhost_host *host, int signo)
     int error = update(host, signo);
     pthread_mutex_unlock(&host->lock);
     return error;
+}
+
+/* What setitimer(2) and alarm(2) send. */
+static const struct {
+    int signo;
+    int which;
+} timers[] = {
+    {SIGALRM, ITIMER_REAL}, {SIGVTALRM, ITIMER_VIRTUAL}, {SIGPROF, ITIMER_PROF}};
+
+/* A timer whose handler is gone would end the process. host->lock held. */
+static void disarm(subhost_host *host, int signo)
+{
+    const struct itimerval never = {0};
+    for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
+        if (timers[i].signo != signo || wishes(host, signo).handled)
+            continue;
+        /* First: that discards also a signal which is on its way to a thread. */
+        set_disposition(signo, SIG_IGN);
+        setitimer(timers[i].which, &never, NULL);
+    }
+}
+
+int subhost__signals_forget(subhost_interp *interp, int signo)
+{
+    subhost_host *host = interp->host;
+    const uint64_t others = ~SIGNAL_BIT(signo);
+    pthread_mutex_lock(&host->lock);
+    atomic_fetch_and(&interp->signals_handled, others);
+    atomic_fetch_and(&interp->signals_ignored, others);
+    atomic_fetch_and(&interp->signals_default, others);
+    disarm(host, signo);
+    int error = update(host, signo);
+    pthread_mutex_unlock(&host->lock);
+    return error;
+}
+
+void subhost__signals_forget_timers(subhost_interp *interp)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
+        if (atomic_load(&interp->signals_handled) & SIGNAL_BIT(timers[i].signo))
+            subhost__signals_forget(interp, timers[i].signo);
+    }
 }
 
 static const int ending[] = {SIGINT, SIGTERM};

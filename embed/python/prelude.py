@@ -223,7 +223,7 @@ def rearm():
         process_pool._global_shutdown = False
     for number in list(_handlers):
         del _handlers[number]
-        _host.take_signal(number, 0)
+        _host.forget_signal(number)
     _host.set_wakeup_fd(-1)
     _callbacks.clear()
 

@@ -141,4 +141,22 @@ def signals_to_itself(folder):
        "a timer needs a handler", result=got)
 
 
+@test
+def timers_left_armed(folder):
+    """Their handlers go with the item, or with its interpreter: so do they."""
+    script(folder, """
+        import signal, time
+        def f(x):
+            if x == 0:
+                signal.signal(signal.SIGALRM, lambda *args: None)
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+            else:
+                time.sleep(0.4)
+            return x
+        """, "functions.py")
+    for options in (["--reset"], ["--fresh"], ["--reset", "--isolation", "process"]):
+        got = subhost("map", "-j1", *options, "functions:f", input=numbers(2), cwd=folder)
+        equal((got.status, outcomes(got)), (0, [0, 1]), " ".join(options), result=got)
+
+
 main()

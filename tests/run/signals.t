@@ -408,6 +408,16 @@ def several_workers(tmp):
               result=result)
     file = script(tmp, """
         import signal, subhost, time
+        if subhost.current().worker == 0:
+            signal.signal(signal.SIGALRM, print)
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+        else:
+            time.sleep(0.5)
+    """, "armed.py")
+    result = subhost("run", "-n", "2", file)
+    equal((result.status, result.out), (0, ""), "a timer ends with its program", result=result)
+    file = script(tmp, """
+        import signal, subhost, time
         def wait():
             print("ready", flush=True)
             time.sleep(0.5)
