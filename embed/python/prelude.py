@@ -390,6 +390,7 @@ class ProcessExit(BaseException):
 
 ProcessExit.__module__ = "subhost"
 _HARMLESS = ("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH")  # by default they are ignored
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT")
 
 
 def contain(process):
@@ -397,6 +398,7 @@ def contain(process):
     C code does to it, only a process of its own contains; there it is about the signals that
     the host takes, which end everything."""
     harmless = {getattr(_signal, name) for name in _HARMLESS}
+    crashes = {getattr(_signal, name) for name in _CRASHES}
     taken = {_signal.SIGINT, _signal.SIGTERM}
     kill, killpg = posix.kill, posix.killpg
     raise_signal, pthread_kill = _signal.raise_signal, _signal.pthread_kill
@@ -405,7 +407,10 @@ def contain(process):
     def is_default(number):
         if number in harmless or process and number not in taken:
             return False
-        return getsignal(number) == _SIG_DFL or number in (_signal.SIGKILL, _signal.SIGSTOP)
+        handler = getsignal(number)
+        # A handler in C of a crash (the runner's, faulthandler's) tells of it, and lets it end.
+        return (handler == _SIG_DFL or handler is None and number in crashes
+                or number in (_signal.SIGKILL, _signal.SIGSTOP))
 
     def told(number):
         """True: it needs not be sent, the program has been told."""

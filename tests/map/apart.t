@@ -121,9 +121,11 @@ def signals_to_itself(folder):
             return got
         """, "functions.py")
     fatal = [getattr(signal, name) for name in
-             "SIGALRM SIGUSR2 SIGVTALRM SIGPROF SIGXCPU SIGIO SIGPWR SIGTSTP SIGTERM".split()]
+             "SIGALRM SIGUSR2 SIGVTALRM SIGPROF SIGXCPU SIGIO SIGPWR SIGTSTP SIGTERM SIGTRAP "
+             "SIGSEGV SIGBUS SIGILL SIGFPE SIGABRT".split()]
     items = [("kill", int(signo)) for signo in fatal] + [("raise", 14), ("thread", 15),
-                                                         ("killpg", 1), ("raise", 34)]
+                                                         ("killpg", 1), ("raise", 34),
+                                                         ("raise", 11), ("thread", 6)]
     got = subhost("map", "functions:sends", cwd=folder,
                   input="".join(json.dumps(item) + "\n" for item in items))
     equal(outcomes(got), ["killed"] * len(items), "fatal ones end the item", result=got)
