@@ -9,10 +9,13 @@
  * preexec_fn has no event of its own: the child runs Python before it execs. subprocess.Popen
  * raises its event in the function that has it as a parameter, so that is where it is looked
  * up. Who calls _posixsubprocess directly is met by CPython (in a subinterpreter) or by the
- * guard (guard.c). */
+ * guard (guard.c).
+ *
+ * The hook also notes that a program has opened something for writing (unflushed.c). */
 #define _GNU_SOURCE
 #include "fence.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -110,14 +113,41 @@ static int refuse_preexec_fn(void)
     return -1;
 }
 
+/* Somewhere to write to: at the program's end what is left in its buffer is looked for. */
+static void note_opened(void)
+{
+    const struct thread *self = subhost__thread_self();
+    if (self)
+        atomic_store(&self->interp->opened, true);
+}
+
+/* "open" has a path, a mode (None: os.open()) and flags; for a descriptor as well. */
+static void look_at_open(PyObject *args)
+{
+    PyObject *flags = PyTuple_Check(args) && PyTuple_GET_SIZE(args) == 3
+                          ? PyTuple_GET_ITEM(args, 2)
+                          : NULL;
+    if (!flags || !PyLong_CheckExact(flags) || Py_IsNone(PyTuple_GET_ITEM(args, 1)))
+        return;
+    int overflow;
+    if ((PyLong_AsLongAndOverflow(flags, &overflow) & O_ACCMODE) != O_RDONLY)
+        note_opened();
+}
+
 static int on_audit_event(const char *event, PyObject *args, void *data)
 {
     (void)data;
     /* Nearly every event ends here: the hook is on the path of each import and open. */
     if (event[0] == 's') {
+        if (strcmp(event, "socket.__new__") == 0)
+            note_opened(); /* makefile() has no event */
         if (strcmp(event, "subprocess.Popen") != 0)
             return 0;
         return subhost__policing_event(event, args) < 0 ? -1 : refuse_preexec_fn();
+    }
+    if (strcmp(event, "open") == 0) {
+        look_at_open(args);
+        return 0;
     }
     if (strncmp(event, "_thread.", 8) == 0 || strncmp(event, "resource.", 9) == 0 ||
         strcmp(event, "import") == 0)

@@ -245,6 +245,16 @@ static void rehearse_call(subhost_interp *interp, PyObject *rehearse)
     PyErr_Clear();
 }
 
+/* What a preloaded module has left in the buffer of a file must not be every child's to write,
+ * where that file is closed. */
+static void flush_image(subhost_interp *interp)
+{
+    PyObject *done = subhost__prelude_call(interp, "flush_files", "()");
+    Py_XDECREF(done);
+    PyErr_Clear();
+    atomic_store(&interp->opened, false);
+}
+
 /* What every child would else do for itself: site, the prelude, what is preloaded. */
 static void prepare_image(struct forkserver *server)
 {
@@ -277,6 +287,8 @@ static void prepare_image(struct forkserver *server)
     if (!server->failure[0])
         rehearse_call(interp, rehearse);
     Py_XDECREF(rehearse);
+    if (!server->failure[0])
+        flush_image(interp);
     freeze(server);
     subhost__thread_forget();
 }

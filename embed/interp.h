@@ -176,6 +176,7 @@ struct subhost_interp {
     PyThreadState *driver_tstate;
     struct module_state *module;
     unsigned programs_run;
+    atomic_bool opened; /* something that can be written to was (fence.c) */
 
     /* Signals: bits by signal number. Set by the main loop, taken by the driver. */
     _Atomic uint64_t signals_pending;

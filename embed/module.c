@@ -491,6 +491,7 @@ static PyObject *host_set_environ(PyObject *module, PyObject *wanted)
 
 static PyMethodDef host_methods[] = {
     {"set_environ", host_set_environ, METH_O, NULL},
+    {"unflushed", subhost__unflushed, METH_VARARGS, NULL},
     {"loads_anything", host_loads_anything, METH_NOARGS, NULL},
     {"note_import", host_note_import, METH_O, NULL},
     {"refuse_exec", host_refuse_exec, METH_O, NULL},

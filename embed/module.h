@@ -40,6 +40,10 @@ PyObject *subhost__prelude_run(subhost_interp *interp, const char *name,
  * or NULL with an exception set. GIL held. */
 PyObject *subhost__nursery_get(subhost_interp *interp, const char *name);
 
+/* unflushed.c: of (TextIOWrapper, BufferedWriter, BufferedRandom) all that there are, but for the
+ * standard streams, as a list with those of text last. */
+PyObject *subhost__unflushed(PyObject *module, PyObject *args);
+
 /* frames.c: sys._current_frames() and sys._current_exceptions() of this interpreter. */
 PyObject *subhost__current_frames(PyObject *module, PyObject *ignored);
 PyObject *subhost__current_exceptions(PyObject *module, PyObject *ignored);

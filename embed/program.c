@@ -562,14 +562,15 @@ static int flush_stream(const char *name, bool say)
     return status;
 }
 
-static void finish(subhost_interp *interp)
+/* A function of the prelude's for the program's end, which runs code of the program's. */
+static void finish(subhost_interp *interp, const char *function)
 {
     struct cancel *cancel = &interp->cancel;
     bool again = true;
     /* A cancel that arrives here interrupts what is waited for; the waiting goes on until
      * everything has ended, or the ladder has come to its last rung. */
     while (again) {
-        PyObject *result = subhost__prelude_run(interp, "finish", "()");
+        PyObject *result = subhost__prelude_run(interp, function, "()");
         again = false;
         if (!result) {
             PyObject *exception = PyErr_GetRaisedException();
@@ -705,7 +706,7 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
         if (atomic_load(&interp->cancel.requested))
             subhost__cancel_last_rounds(interp);
     } else {
-        finish(interp);
+        finish(interp, "finish");
     }
     int flushed = flush_stream("stdout", true);
     flushed |= flush_stream("stderr", false);
@@ -713,6 +714,8 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     if (flushed < 0 && !atomic_load(&interp->cancel.requested))
         outcome->status = STATUS_FLUSH_FAILED;
     flush_stdio(interp, task);
+    if (!task->calls_value)
+        finish(interp, "flush_files");
     PyObject *rearmed =
         task->calls_value ? NULL : subhost__prelude_call(interp, "rearm", "()");
     Py_XDECREF(rearmed);

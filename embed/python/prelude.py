@@ -191,6 +191,27 @@ def finish():
     _run_exitfuncs()
 
 
+import _io
+
+_buffered = _io.TextIOWrapper, _io.BufferedWriter, _io.BufferedRandom
+_unflushed = None  # while flush_files() is under way, or was interrupted
+
+
+def flush_files():
+    """What the program has left open has its buffers written, as at the end of python, where
+    its modules go: the text first, whose bytes go to a buffer. Errors are not told. After a
+    cancel, which comes out of a file that blocks, it goes on with the next one."""
+    global _unflushed
+    if _unflushed is None:
+        _unflushed = _host.unflushed(*_buffered)
+    while _unflushed:
+        try:
+            _unflushed.pop().flush()
+        except Exception:
+            pass
+    _unflushed = None
+
+
 def end_quietly():
     """Before the threads that are left get Cancelled: where a callback of C code was, CPython
     would print it. No program is left that it would tell anything."""
@@ -212,6 +233,8 @@ def forget_atexits():
 
 def rearm():
     """Makes the interpreter good for a next task after finish()."""
+    global _unflushed
+    _unflushed = None
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._SHUTTING_DOWN = False

@@ -279,4 +279,49 @@ def debris(tmp):
          name="the same, then sleeps and raises", status=1)
 
 
+@test
+def files_left_open(tmp):
+    """Text before what it goes to, whatever the order of the garbage is."""
+    script(tmp, """
+        log = open("imported", "w", encoding="utf-16")
+        def function(): return log
+        log.write("text")
+    """, "imports.py")
+    code = """
+        import io, os, socket, sys
+        binary, random = open("binary", "wb"), open("random", "w+b")
+        binary.write(b"1"), random.write(b"22")
+        descriptor = os.fdopen(os.open("descriptor", os.O_WRONLY | os.O_CREAT), "w")
+        descriptor.write("333")
+        full = open("/dev/full", "wb")
+        class Log(io.TextIOWrapper): pass
+        log = Log(open("log", "wb")); log.write("4444")
+        import imports
+        def function(): return binary, random, descriptor, log
+    """
+    lengths = {"binary": 1, "random": 2, "descriptor": 3, "log": 4, "imported": 10}
+    script(tmp, code, "leaves.py")
+    script(tmp, "import sys, subhost\ndef leave(): import leaves\nif __name__ == '__main__':\n"
+                " with subhost.open_nursery() as nursery:\n"
+                "  nursery.start(leave, isolation=sys.argv[1]).result()\n",
+           "task.py")
+    for isolation in "interpreter", "process":
+        for args in (("--isolation", isolation, "leaves.py"), ("task.py", isolation)):
+            result = subhost("run", *args, cwd=tmp)
+            found = {name: (tmp / name).stat().st_size for name in lengths}
+            equal((result.status, result.err, found), (0, "", lengths), f"{args}: all is written")
+            for name in lengths:
+                (tmp / name).unlink()
+    same("-c", "import sys, io\nout = io.TextIOWrapper(sys.stdout.buffer)\n"
+               "def function(): return out\nprint('first')\nout.write('second')",
+         name="a second way to standard output", status=0)
+    blocks = ("import os\nreading, writing = os.pipe()\nfile = os.fdopen(writing, 'wb', 1 << 20)\n"
+              "file.write(bytes(1 << 19))\ndef function(): return file")
+    for isolation in "interpreter", "process":
+        result = subhost("run", "--isolation", isolation, "--timeout", "200ms", "--grace", "1s",
+                         "-c", blocks)
+        equal(result.status, 124, f"{isolation}: a file that blocks does not outlast a deadline",
+              result=result)
+
+
 main()
