@@ -12,6 +12,7 @@
 #include "boot.h"
 #include "fence.h"
 #include "guard.h"
+#include "importer.h"
 #include "interp.h"
 #include "module.h"
 #include "python_events.h"
@@ -211,6 +212,8 @@ int subhost__boot(subhost_host *host, subhost_error **err)
     PyConfig_Clear(&config);
     if (PyStatus_Exception(status))
         return fail_status(err, "initializing CPython", status);
+    if (subhost__importer_install() < 0)
+        return subhost__fail(err, SUBHOST_ENOMEM, "out of memory");
     subhost__channel_choose_doorbell(host);
     subhost__interpose_check();
     host->no_siblings = subhost__siblings_check(host->options.no_sibling_detach);

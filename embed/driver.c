@@ -10,6 +10,7 @@
 #include "boot.h"
 #include "buffer.h"
 #include "capture.h"
+#include "importer.h"
 #include "interp.h"
 #include "module.h"
 #include "policing.h"
@@ -140,6 +141,7 @@ static bool enter_main(subhost_interp *interp)
     interp->driver_tstate = tstate;
     subhost__occupy();
     subhost__thread_open_door(interp);
+    subhost__importer_remove();
     bool ok = call_prelude(interp, "become_child") == 0;
     if (ok)
         subhost__channel_open(interp);

@@ -863,14 +863,18 @@ def module_status(exception):
 
 
 def refused_module(exception):
-    """The name of the module that refused a subinterpreter, else None."""
-    if not isinstance(exception, ImportError):
-        return None
-    text = exception.msg if isinstance(exception.msg, str) else ""
-    name, mark, _ = text.partition(" does not support loading in subinterpreters")
-    if not mark:
-        return None
-    return name.removeprefix("module ").strip()
+    """The name of the module that refused a subinterpreter, else None. Its package may have
+    raised an ImportError of its own for it."""
+    for _ in range(10):
+        if not isinstance(exception, ImportError):
+            break
+        text = exception.msg if isinstance(exception.msg, str) else ""
+        name, mark, _ = text.partition(" does not support loading in subinterpreters")
+        if mark and name.strip():
+            return name.split()[-1]
+        cause, context = exception.__cause__, exception.__context__
+        exception = context if cause is None and not exception.__suppress_context__ else cause
+    return None
 
 
 def explain(exception):

@@ -2,6 +2,8 @@
  * in every interpreter that checks, which includes all that have a GIL of their own. */
 #include <Python.h>
 
+#include <stdlib.h>
+
 static PyObject *answer(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -22,4 +24,12 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit_single_phase(void);
 
-PyMODINIT_FUNC PyInit_single_phase(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit_single_phase(void)
+{
+    const char *needed = getenv("SINGLE_PHASE_NEEDS"); /* a module; NULL: none */
+    PyObject *module = needed ? PyImport_ImportModule(needed) : NULL;
+    if (needed && !module)
+        return NULL;
+    Py_XDECREF(module);
+    return PyModule_Create(&definition);
+}

@@ -201,6 +201,33 @@ def extension_modules_that_import(tmp):
 
 
 @test
+def extension_modules_that_import_what_lies_beside_them(tmp):
+    """They find it along the program's sys.path, which the main interpreter has not."""
+    script(tmp, "import lib.beside", "lib/__init__.py")
+    script(tmp, "import os; os.write(1, b'beside ')", "lib/beside.py")
+    code = "import sys; sys.path[:0] = sys.argv[1:]; import single_phase; " \
+           "print(single_phase.answer(), 'lib' in sys.modules)"
+    script(tmp, code, "user.py")
+    for extra in {}, {"PYTHONWARNINGS": "default"}:
+        run = ["user.py", NATIVE]
+        env = {"SINGLE_PHASE_NEEDS": "lib", **extra}
+        result = subhost("run", "--gil", "shared", *run, env=env, cwd=tmp)
+        equal((result.status, result.out, result.err), (0, "beside 42 False\n", ""),
+              f"--gil shared, {extra}", result=result)
+        result = subhost("run", *run, env=env, cwd=tmp)
+        ok(result.status == 1 and "module 'single_phase' refuses" in result.err
+           and "--gil shared" in result.err, f"with a GIL of its own: the advice, {extra}",
+           result=result)
+    script(tmp, "try:\n import single_phase\nexcept ImportError as error:\n"
+                " raise ImportError('wrapped: ' + str(error)) from error", "wraps.py")
+    result = subhost("run", "wraps.py", env={"PYTHONPATH": str(NATIVE)}, cwd=tmp)
+    ok("module 'single_phase' refuses" in result.err, "the advice, where a package wraps it",
+       result=result)
+    result = subhost("run", "--isolation", "process", "-c", "import sys; print(sys.meta_path)")
+    ok("importer" not in result.out, "a process has python's finders", result=result)
+
+
+@test
 def a_broken_output(tmp):
     """subhost's own text to a stdout that is full or gone is an error, not a crash."""
     with open("/dev/full", "w") as full:
