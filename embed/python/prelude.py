@@ -871,10 +871,24 @@ def refused_module(exception):
         text = exception.msg if isinstance(exception.msg, str) else ""
         name, mark, _ = text.partition(" does not support loading in subinterpreters")
         if mark and name.strip():
-            return name.split()[-1]
+            return _full_name(name.split()[-1], exception.__traceback__)
         cause, context = exception.__cause__, exception.__context__
         exception = context if cause is None and not exception.__suppress_context__ else cause
     return None
+
+
+def _full_name(name, traceback):
+    """CPython often tells the last part only: then it is looked for beside who imports it."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    space = traceback.tb_frame.f_globals if traceback is not None else {}
+    package, file = space.get("__package__"), space.get("__file__")
+    if "." in name or not isinstance(package, str) or not package or not isinstance(file, str):
+        return name
+    from importlib.machinery import PathFinder
+
+    full = f"{package}.{name}"
+    return full if PathFinder.find_spec(full, [file.rpartition("/")[0]]) else name
 
 
 def explain(exception):

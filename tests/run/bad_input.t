@@ -223,6 +223,12 @@ def extension_modules_that_import_what_lies_beside_them(tmp):
     result = subhost("run", "wraps.py", env={"PYTHONPATH": str(NATIVE)}, cwd=tmp)
     ok("module 'single_phase' refuses" in result.err, "the advice, where a package wraps it",
        result=result)
+    for file in NATIVE.glob("single_phase*.so"):
+        (tmp / "lib" / file.name).symlink_to(file)
+    script(tmp, "from . import single_phase", "lib/__init__.py")
+    result = subhost("run", "-c", "import lib", cwd=tmp)
+    ok("subhost audit modules lib.single_phase`" in result.err, "by its whole name",
+       result=result)
     result = subhost("run", "--isolation", "process", "-c", "import sys; print(sys.meta_path)")
     ok("importer" not in result.out, "a process has python's finders", result=result)
 
