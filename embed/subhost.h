@@ -338,7 +338,8 @@ enum subhost_program_kind {
     SUBHOST_PROGRAM_FILE = 0,   /* source: a path; "-": standard input */
     SUBHOST_PROGRAM_MODULE = 1, /* source: a module's name */
     SUBHOST_PROGRAM_CODE = 2,   /* source: Python code */
-    SUBHOST_PROGRAM_INPUT = 3,  /* source: Python code, which was read from standard input */
+    SUBHOST_PROGRAM_INPUT =
+        3, /* source: Python code, which was read from standard input */
 };
 
 /* One list: outcome, its name. */
