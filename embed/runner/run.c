@@ -39,8 +39,8 @@ struct run {
 static int check_file(const char *path)
 {
     struct stat st;
-    /* A FIFO would lose its writer; what else there is says for itself what is wrong. */
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+    /* A FIFO that is opened and closed has lost its writer. */
+    if (stat(path, &st) == 0 && S_ISFIFO(st.st_mode))
         return 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
