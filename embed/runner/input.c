@@ -1,4 +1,4 @@
-/* Standard input as the program of several processes: read once, before they are forked, and
+/* Standard input, or a FIFO, as the program of several: read once, before they are there, and
  * before there is a host, so that Ctrl-C ends the process as ever. */
 #define _GNU_SOURCE
 #include "input.h"
@@ -6,6 +6,7 @@
 #include "run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ static int64_t now(void)
 }
 
 /* More to read, or its end; false with errno. */
-static bool wait_for_more(int64_t deadline)
+static bool wait_for_more(int fd, int64_t deadline)
 {
     for (;;) {
         int64_t left = deadline ? deadline - now() : -1;
@@ -29,7 +30,7 @@ static bool wait_for_more(int64_t deadline)
             errno = ETIMEDOUT;
             return false;
         }
-        struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+        struct pollfd input = {.fd = fd, .events = POLLIN};
         int64_t limit = left / SUBHOST_MSEC(1) + 1;
         int ready = poll(&input, 1, deadline ? (int)(limit < 60000 ? limit : 60000) : -1);
         if (ready > 0 || (ready < 0 && errno != EINTR))
@@ -38,7 +39,7 @@ static bool wait_for_more(int64_t deadline)
 }
 
 /* The end is a null byte; NULL with errno. */
-static char *read_all(int64_t deadline, size_t *size)
+static char *read_all(int fd, int64_t deadline, size_t *size)
 {
     char *text = NULL;
     size_t room = 0;
@@ -51,9 +52,9 @@ static char *read_all(int64_t deadline, size_t *size)
                 break;
             text = more;
         }
-        if (!wait_for_more(deadline))
+        if (!wait_for_more(fd, deadline))
             break;
-        n = read(STDIN_FILENO, text + *size, room - *size - 1);
+        n = read(fd, text + *size, room - *size - 1);
         if (n < 0 && errno != EINTR && errno != EAGAIN)
             break;
     }
@@ -67,18 +68,23 @@ static char *read_all(int64_t deadline, size_t *size)
     return NULL;
 }
 
-int input_read(int64_t timeout, char **result)
+int input_read(const char *path, int64_t timeout, char **result)
 {
-    size_t size;
-    char *text = read_all(timeout > 0 ? now() + timeout : 0, &size);
-    if (!text && errno == ETIMEDOUT)
+    const char *name = path ? path : "standard input";
+    size_t size = 0;
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+    char *text = fd < 0 ? NULL : read_all(fd, timeout > 0 ? now() + timeout : 0, &size);
+    int error = errno;
+    if (path && fd >= 0)
+        close(fd);
+    if (!text && error == ETIMEDOUT)
         return STATUS_TIMED_OUT;
     if (!text) {
-        fprintf(stderr, "subhost: can't read standard input: %s\n", strerror(errno));
+        fprintf(stderr, "subhost: can't read %s: %s\n", name, strerror(error));
         return STATUS_CANNOT_RUN;
     }
     if (strlen(text) != size) {
-        fprintf(stderr, "subhost: standard input is no program: it has a null byte\n");
+        fprintf(stderr, "subhost: %s is no program: it has a null byte\n", name);
         free(text);
         return STATUS_CANNOT_RUN;
     }

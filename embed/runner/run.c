@@ -35,12 +35,18 @@ struct run {
 
 /* ---- before anything is started ------------------------------------------------- */
 
+static bool is_fifo(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
+}
+
 /* 0, or the status with which a FILE cannot be run, after a message. */
 static int check_file(const char *path)
 {
     struct stat st;
     /* A FIFO that is opened and closed has lost its writer. */
-    if (stat(path, &st) == 0 && S_ISFIFO(st.st_mode))
+    if (is_fifo(path))
         return 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
@@ -302,8 +308,18 @@ static bool is_standard_input(const struct options *options)
     return options->kind == SUBHOST_PROGRAM_FILE && strcmp(options->source, "-") == 0;
 }
 
-/* Of several processes only one could read it, and a policy may keep it from all of them: each
- * gets the text. */
+/* Interpreters read standard input as one. Of several processes only one could, as of any that
+ * read a FIFO, which a process does not even inherit by number (`<(...)` of a shell). */
+static bool is_read_once(const struct options *options)
+{
+    bool apart = options->isolation == SUBHOST_ISOLATION_PROCESS;
+    if (is_standard_input(options))
+        return apart;
+    return options->kind == SUBHOST_PROGRAM_FILE && (apart || options->workers > 1) &&
+           is_fifo(options->source);
+}
+
+/* Each gets the text; a policy may keep standard input itself from all of them. */
 static int run_input(subhost_policy *policy, const struct options *options)
 {
     struct options text = *options;
@@ -312,7 +328,8 @@ static int run_input(subhost_policy *policy, const struct options *options)
     if (value)
         subhost_duration(value, &timeout);
     char *source;
-    int status = input_read(timeout, &source);
+    int status =
+        input_read(is_standard_input(options) ? NULL : options->source, timeout, &source);
     if (status)
         return status;
     text.kind = SUBHOST_PROGRAM_INPUT;
@@ -333,9 +350,8 @@ int run_command(const struct options *options)
         policy_of_options("run", options->policy, &options->settings);
     if (!policy)
         return STATUS_FAILED;
-    bool apart = options->isolation == SUBHOST_ISOLATION_PROCESS;
-    int status = apart && is_standard_input(options) ? run_input(policy, options)
-                                                     : run_under(policy, options);
+    int status =
+        is_read_once(options) ? run_input(policy, options) : run_under(policy, options);
     subhost_policy_free(policy);
     return status;
 }

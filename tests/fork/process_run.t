@@ -171,6 +171,10 @@ time.sleep(0.4); print("fine")
     os.mkfifo(fifo)
     result = run(["sh", "-c", f"echo 'print(42)' > '{fifo}' & '{SUBHOST}' run '{fifo}'"])
     equal((result.status, result.out), (0, "42\n"), "a FIFO", result=result)
+    for words, count in ((PROCESS, 1), ((*PROCESS, "-n", "3"), 3), (("-n", "3"), 3)):
+        result = run(["bash", "-c", f"'{SUBHOST}' run {' '.join(words)} <(echo 'print(42)')"])
+        equal((result.status, result.out), (0, "42\n" * count),
+              f"a FIFO that is open only here, for each of them: {' '.join(words)}", result=result)
     result = subhost("run", *PROCESS, "-n", "2", "-", input="print()\0\n")
     ok(result.status == 126 and "null byte" in result.err, "null bytes: refused", result=result)
     reader, writer = os.pipe()  # that nobody writes into
