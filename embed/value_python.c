@@ -224,10 +224,11 @@ static int encode_other(const struct encoder *encoder, PyObject *object)
         return encode_bytes(encoder, object);
     PyObject *name = PyType_GetFullyQualifiedName(Py_TYPE(object));
     if (name)
-        PyErr_Format(PyExc_TypeError,
-                     "an object of type %U is not a plain value: None, bool, int, float, "
-                     "str, bytes, list, tuple or dict",
-                     name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "what the function returned has an object of type %U, which is not a "
+            "plain value: None, bool, int, float, str, bytes, list, tuple or dict",
+            name);
     Py_XDECREF(name);
     return -1;
 }
