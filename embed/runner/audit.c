@@ -157,6 +157,10 @@ static int parse(int argc, char **argv, struct request *request)
     options->kind = (enum subhost_audit_kind)kind;
     options->count = argc - optind - 1;
     options->names = (const char *const *)argv + optind + 1;
+    for (int i = 0; i < options->count; i++)
+        if (!*options->names[i])
+            return options_usage_error("audit", "%s: '' is the name of nothing",
+                                       argv[optind]);
     return 0;
 }
 
