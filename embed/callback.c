@@ -617,6 +617,8 @@ int subhost_callback_create(subhost_interp *interp, const char *callable,
                              : !callable ? "callable"
                              : !text     ? "signature"
                                          : "callback");
+    if (!code && !subhost__is_here(interp->home))
+        code = subhost__refuse_copy(interp->home, "it cannot be made here", err);
     if (!code && interp->process)
         code =
             subhost__fail(err, SUBHOST_ESTATE,

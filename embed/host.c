@@ -25,7 +25,18 @@ subhost_host *subhost__host(void) { return atomic_load(&the_host); }
 
 bool subhost__host_is_open(const subhost_host *host)
 {
-    return host && host == atomic_load(&the_host);
+    return host && host == atomic_load(&the_host) && subhost__is_here(host->pid);
+}
+
+bool subhost__is_here(pid_t home) { return home == getpid(); }
+
+int subhost__refuse_copy(pid_t home, const char *function, subhost_error **err)
+{
+    return subhost__fail(
+        err, SUBHOST_ESTATE,
+        "%s: this is process %d, forked from process %d, in which the host "
+        "is: open one here after an exec, or ask there",
+        function, (int)getpid(), (int)home);
 }
 
 void subhost__host_ref(subhost_host *host) { atomic_fetch_add(&host->refs, 1); }
@@ -214,6 +225,8 @@ static subhost_host *make_host(const subhost_options *options)
 
 static int one_is_there(const subhost_host *host, subhost_error **err)
 {
+    if (!subhost__is_here(host->pid))
+        return subhost__refuse_copy(host->pid, "subhost_open", err);
     if (!host->left)
         return subhost__fail(err, SUBHOST_ESTATE,
                              "subhost_open: a host is open already in this process");
@@ -257,8 +270,11 @@ int subhost_open(const subhost_options *options, subhost_host **result,
 int subhost__host_refuse(const subhost_host *host, const char *function,
                          subhost_error **err)
 {
-    return host ? subhost__fail(err, SUBHOST_ESTATE, "%s: the host is closed", function)
-                : subhost__fail(err, SUBHOST_EINVAL, "%s: host is NULL", function);
+    if (!host)
+        return subhost__fail(err, SUBHOST_EINVAL, "%s: host is NULL", function);
+    if (host == atomic_load(&the_host) && !subhost__is_here(host->pid))
+        return subhost__refuse_copy(host->pid, function, err);
+    return subhost__fail(err, SUBHOST_ESTATE, "%s: the host is closed", function);
 }
 
 void subhost_get_stats(subhost_host *host, subhost_stats *stats)

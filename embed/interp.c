@@ -219,6 +219,7 @@ static subhost_interp *make_interp(subhost_host *host,
     interp->isolation = options->isolation;
     interp->worker = options->worker;
     atomic_init(&interp->life, -1);
+    interp->home = host->pid;
     interp->pid = options->isolation == SUBHOST_ISOLATION_PROCESS ? 0 : host->pid;
     atomic_init(&interp->refs, 1);
     if (init_parts(interp) != 0) {
@@ -247,7 +248,7 @@ int subhost__interp_start_main(subhost_interp *interp)
         return error;
     interp->threads = NULL;
     interp->serial = ++host->next_serial;
-    interp->pid = host->pid;
+    interp->pid = interp->home = host->pid;
     snprintf(interp->name, sizeof interp->name, "py/main");
     subhost__interp_ref(interp); /* child.c's; the first one is the list's */
     host->interps = interp;
@@ -332,7 +333,7 @@ int subhost_interp_create(subhost_host *host, const subhost_interp_options *opti
 
 void subhost_interp_release(subhost_interp *interp)
 {
-    if (!interp)
+    if (!interp || !subhost__is_here(interp->home))
         return;
     pthread_mutex_lock(&interp->lock);
     interp->releasing = true;
@@ -349,6 +350,8 @@ int subhost_interp_send(subhost_interp *interp, void (*function)(void *data), vo
     if (!interp || !function)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_interp_send: %s is NULL",
                              interp ? "function" : "interp");
+    if (!subhost__is_here(interp->home))
+        return subhost__refuse_copy(interp->home, "subhost_interp_send", err);
     /* Over the put as well: what is put before the end is called before the end. */
     pthread_mutex_lock(&interp->lock);
     enum interp_state state = interp->state;

@@ -146,6 +146,7 @@ struct subhost_interp {
     struct channel channel;
     struct cancel cancel;
 
+    pid_t home;              /* the process that made it, or whose main one it is */
     _Atomic pid_t pid;       /* of the process that it lives in; 0: not forked yet */
     struct capture *capture; /* of its output, or NULL; the main thread's */
     char *last_task;         /* the name of the task that ended last, under lock; owned */
@@ -321,7 +322,12 @@ struct subhost_host {
 /* host.c: the one open host, or NULL. Any thread. */
 subhost_host *subhost__host(void);
 /* Whether a caller's host is that one. The error where it is not: NULL, or closed. Any thread. */
+/* In the process that opened it, or as the host of a forked child. */
 bool subhost__host_is_open(const subhost_host *host);
+/* False in a process that was forked from the one in which a thing was made: what there is of it
+ * here is a dead copy, with locks that nobody gives back and descriptors in common. */
+bool subhost__is_here(pid_t home);
+int subhost__refuse_copy(pid_t home, const char *function, subhost_error **err);
 int subhost__host_refuse(const subhost_host *host, const char *function,
                          subhost_error **err);
 void subhost__host_ref(subhost_host *host);

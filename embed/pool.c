@@ -108,6 +108,7 @@ static subhost_pool *make_pool(subhost_host *host, const subhost_pool_options *o
         return NULL;
     }
     pool->host = host;
+    pool->home = host->pid;
     pool->options = *options;
     pool->queue_tail = &pool->queue;
     pool->opened_at = subhost__now();
@@ -131,6 +132,8 @@ int subhost_pool_open(subhost_host *host, const subhost_pool_options *options,
     if (!host || !pool)
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_pool_open: %s is NULL",
                              host ? "pool" : "host");
+    if (!subhost__is_here(host->pid))
+        return subhost__refuse_copy(host->pid, "subhost_pool_open", err);
     if (!pthread_equal(pthread_self(), host->main_thread))
         return subhost__fail(
             err, SUBHOST_ETHREAD,
@@ -174,6 +177,8 @@ int subhost_pool_function(subhost_pool *pool, const char *name,
                              !pool   ? "pool"
                              : !name ? "name"
                                      : "function");
+    if (!subhost__is_here(pool->home))
+        return subhost__refuse_copy(pool->home, "subhost_pool_function", err);
     if (!is_function_name(name))
         return subhost__fail(err, SUBHOST_EINVAL,
                              "'%s' names no function: it is written module:function, as "
@@ -415,6 +420,8 @@ int subhost_pool_submit(subhost_pool *pool, subhost_call *const *calls, size_t n
     if (!pool || (!calls && n))
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_pool_submit: %s is NULL",
                              pool ? "calls" : "pool");
+    if (!subhost__is_here(pool->home))
+        return subhost__refuse_copy(pool->home, "subhost_pool_submit", err);
     if (n > INT32_MAX)
         n = INT32_MAX;
     int code = claim(pool, calls, n, err);
@@ -571,6 +578,8 @@ int subhost_pool_take(subhost_pool *pool, subhost_call **calls, size_t n, int64_
     if (!pool || (!calls && n))
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_pool_take: %s is NULL",
                              pool ? "calls" : "pool");
+    if (!subhost__is_here(pool->home))
+        return subhost__refuse_copy(pool->home, "subhost_pool_take", err);
     /* It may be closed while this waits. */
     atomic_fetch_add(&pool->refs, 1);
     int taken = take(pool, calls, n < INT32_MAX ? n : INT32_MAX, timeout, err);
@@ -580,6 +589,8 @@ int subhost_pool_take(subhost_pool *pool, subhost_call **calls, size_t n, int64_
 
 void subhost_pool_wake(subhost_pool *pool)
 {
+    if (!subhost__is_here(pool->home))
+        return;
     atomic_store(&pool->wake, true);
     subhost__bell_ring(&pool->taker);
 }
@@ -708,6 +719,8 @@ int subhost_pool_close(subhost_pool *pool, int64_t grace, subhost_error **err)
 {
     if (!pool)
         return 0;
+    if (!subhost__is_here(pool->home))
+        return subhost__refuse_copy(pool->home, "subhost_pool_close", err);
     int code = 0;
     if (!atomic_load(&pool->closed)) { /* else its host was closed before */
         if (!pthread_equal(pthread_self(), pool->host->main_thread))

@@ -100,6 +100,7 @@ struct worker {
 struct subhost_pool {
     subhost_pool *next; /* host->pools, the main thread's */
     subhost_host *host;
+    pid_t home; /* the process that made it */
     atomic_int refs;
     subhost_pool_options options;
     char *name, *path0;

@@ -198,7 +198,10 @@ typedef struct subhost_options {
 #define SUBHOST_OPTIONS_INIT SUBHOST_INIT(subhost_options)
 
 /* Boots CPython on the calling thread, which becomes the main thread, and detaches from
- * it. One host at a time. Main thread, no GIL, blocks for some 10 ms. */
+ * it. One host at a time. In a process that is forked from the host's by other means than its
+ * own, host and handles are dead copies: what can fail says SUBHOST_ESTATE, subhost_open() and
+ * subhost_close() as well, the rest does nothing; until an exec. So are, in a forked child of
+ * the host's own, the handles from before the fork. Main thread, no GIL, blocks for some 10 ms. */
 SUBHOST_API int subhost_open(const subhost_options *options, subhost_host **host,
                              subhost_error **err);
 
@@ -866,8 +869,8 @@ typedef struct subhost_callback subhost_callback;
  * and looked up at each call. The signature is of the same language, as "i32(ptr, ptr) = -1":
  * behind the '=' stands what is returned when Python cannot be asked (0, NULL, zeros without
  * it). The pointer may be called on any thread, by several at once, nested in other calls,
- * while the interpreter is busy, ends, or has ended. Then, and when the Python function
- * raises, the default is returned; the call is counted in subhost_stats. A call waits for the
+ * while the interpreter is busy, ends, or has ended. Then, before the interpreter has started
+ * (a task in it has: wait for one), and when the Python function raises, the default is returned; the call is counted in subhost_stats. A call waits for the
  * GIL without a limit: where C code in the interpreter keeps the GIL for ever, it does not
  * return, not even when the interpreter is abandoned for that. An exception goes to
  * the bound function that the callback was called from, else to sys.unraisablehook. Any

@@ -29,6 +29,8 @@ void subhost_task_release(subhost_task *task)
     if (!task || atomic_fetch_sub(&task->refs, 1) != 1)
         return;
     subhost_interp *interp = task->interp;
+    if (interp && !subhost__is_here(interp->home))
+        return;
     for (int i = 0; i < task->argc; i++)
         free(task->argv[i]);
     free(task->argv);
@@ -171,6 +173,8 @@ int subhost_submit(subhost_interp *interp, const subhost_program *program,
                              !interp    ? "interp"
                              : !program ? "program"
                                         : "task");
+    if (!subhost__is_here(interp->home))
+        return subhost__refuse_copy(interp->home, "subhost_submit", err);
     int code = subhost__options_take(&p, sizeof p, program, "subhost_program", err);
     if (!code)
         code = subhost__options_take(&o, sizeof o, options, "subhost_task_options", err);
@@ -558,6 +562,8 @@ int subhost_task_wait(subhost_task *task, int64_t timeout, subhost_outcome *outc
     if (!task || (outcome && outcome->size < sizeof(size_t)))
         return subhost__fail(err, SUBHOST_EINVAL, "subhost_task_wait: %s",
                              task ? "the outcome's size field is not set" : "no task");
+    if (!subhost__is_here(task->interp->home))
+        return subhost__refuse_copy(task->interp->home, "subhost_task_wait", err);
     subhost_host *host = task->interp->host;
     int64_t deadline = subhost__deadline(timeout);
     bool on_main = pthread_equal(pthread_self(), host->main_thread);
@@ -617,7 +623,7 @@ static void cancel(subhost_task *task, enum subhost_reason reason, const char *t
 
 void subhost_task_cancel(subhost_task *task, enum subhost_reason reason, const char *text)
 {
-    if (task)
+    if (task && subhost__is_here(task->interp->home))
         cancel(task, reason, text);
 }
 

@@ -278,6 +278,59 @@ static void messages_are_refused(void **state)
     unit_close(host);
 }
 
+/* 0: each of them was refused, at once. */
+static int use_copies(subhost_host *host, subhost_interp *interp, subhost_pool *pool,
+                      subhost_task *task)
+{
+    int wrong = 0;
+    subhost_program program = SUBHOST_PROGRAM_INIT;
+    program.source = "pass";
+    subhost_task *other;
+    subhost_interp *another;
+    subhost_host *anew;
+    subhost_call *call;
+    wrong += subhost_dispatch(host, SUBHOST_MSEC(100), NULL) != SUBHOST_ESTATE;
+    wrong += subhost_submit(interp, &program, NULL, &other, NULL) != SUBHOST_ESTATE;
+    wrong += subhost_task_wait(task, SUBHOST_FOREVER, NULL, NULL) != SUBHOST_ESTATE;
+    wrong += subhost_interp_create(host, NULL, &another, NULL) != SUBHOST_ESTATE;
+    wrong += subhost_pool_take(pool, &call, 1, SUBHOST_FOREVER, NULL) != SUBHOST_ESTATE;
+    subhost_pool_wake(pool);
+    subhost_task_cancel(task, SUBHOST_BY_REQUEST, NULL);
+    subhost_task_release(task);
+    subhost_interp_release(interp);
+    wrong += subhost_pool_close(pool, 0, NULL) != SUBHOST_ESTATE;
+    wrong += subhost_close(host, SUBHOST_CLOSE_FINALIZE, 0, NULL) != SUBHOST_ESTATE;
+    wrong += subhost_open(NULL, &anew, NULL) != SUBHOST_ESTATE;
+    return wrong;
+}
+
+/* A program's own fork() has the handles as well, and the descriptors behind them. */
+static void copies_are_refused(void **state)
+{
+    (void)state;
+    subhost_host *host = open_with(NULL, 0);
+    subhost_interp *interps[] = {unit_interp(host), new_process(host)};
+    subhost_pool_options options = SUBHOST_POOL_OPTIONS_INIT;
+    subhost_pool *pool;
+    assert_int_equal(subhost_pool_open(host, &options, &pool, NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        subhost_task *task =
+            unit_submit(interps[i], "import time; time.sleep(0.5)", NULL);
+        until_it_runs(host);
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(use_copies(host, interps[i], pool, task));
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(unit_wait(task).kind, SUBHOST_RETURNED);
+        subhost_task_release(task);
+        subhost_interp_release(interps[i]);
+    }
+    assert_int_equal(subhost_pool_close(pool, SUBHOST_MSEC(1000), NULL), 0);
+    unit_close(host);
+}
+
 int main(void)
 {
     const struct CMUnitTest everywhere[] = {
@@ -293,6 +346,7 @@ int main(void)
         UNIT_TEST(cancelled_and_killed),
         UNIT_TEST(closing_ends_them),
         UNIT_TEST(no_room_in_the_kernel),
+        UNIT_TEST(copies_are_refused),
     };
     return unit_can_fork() ? UNIT_MAIN(forking) : UNIT_MAIN(everywhere);
 }
