@@ -77,7 +77,9 @@ static void on_end(subhost_task *task, void *data)
     subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     subhost_task_wait(task, 0, &outcome, NULL);
     run->running--;
-    if (outcome.kind == SUBHOST_FAILED)
+    /* One program's end is our status. Of several it says neither which nor how many. */
+    bool crashed = outcome.kind == SUBHOST_KILLED && outcome.cancel_reason < 0;
+    if (outcome.kind == SUBHOST_FAILED || (crashed && run->options->workers > 1))
         output_say("subhost: %s: %s\n", subhost_task_name(task), outcome.detail);
     if (outcome.kind == SUBHOST_ABANDONED) {
         run->abandoned = true;

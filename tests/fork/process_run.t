@@ -159,6 +159,8 @@ time.sleep(0.4); print("fine")
 """)
     equal((result.status, result.out, left), (137, "fine\n", []),
           "-n 2: one is killed, the other goes on", result=result)
+    ok(re.fullmatch(r"subhost: -c/1: process \d+ was ended by signal 9\n", result.err),
+       "-n 2: which one it was", result=result)
     program = "import sys; print(sys.argv, __file__, sys.stdin.read()); sys._getframe().f_line0"
     one, many = (subhost("run", *PROCESS, "-n", n, "-", "x", input=program) for n in ("1", "3"))
     equal((many.status, many.out, many.err.count("AttributeError")), (one.status, one.out * 3, 3),
