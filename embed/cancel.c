@@ -74,7 +74,7 @@ bool subhost__cancel_is_under_way(subhost_interp *interp)
     return is;
 }
 
-void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
+void subhost__cancel_request(subhost_interp *interp, subhost_task *task,
                              enum subhost_reason reason, const char *text)
 {
     struct cancel *cancel = &interp->cancel;
@@ -87,6 +87,7 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     if (first) {
         cancel->reason = reason;
         cancel->text = text && *text ? strdup(text) : NULL;
+        subhost__task_keep_words(task, text);
         cancel->requested_at = subhost__now();
         cancel->grace = task->grace;
         cancel->rungs = (int)subhost__policy_number(task->policy, POLICY_CANCEL_RUNGS);
@@ -106,8 +107,7 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     unsigned over = atomic_load(&task->cancels_over);
     pthread_mutex_unlock(&interp->lock);
     if (shortened) /* and so does that of what is below it */
-        subhost__task_cancel_children((subhost_task *)(uintptr_t)task, over, reason,
-                                      text);
+        subhost__task_cancel_children(task, over, reason, text);
     if (shortened)
         subhost__loop_wake(interp->host); /* its timer */
     if (!first)
@@ -120,7 +120,7 @@ void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
     subhost__channel_ring(interp);
     subhost__thread_kick_all(interp);
     /* Everything below it at once, and not when its Python code comes to it. */
-    subhost__task_cancel_children((subhost_task *)(uintptr_t)task, over, reason, text);
+    subhost__task_cancel_children(task, over, reason, text);
     subhost__loop_wake(interp->host);
 }
 

@@ -251,6 +251,7 @@ struct subhost_task {
     int64_t started_at, deadline;
     subhost_outcome outcome;
     char *detail; /* outcome.detail, owned */
+    char *words;  /* of the first cancel, owned; NULL: none. Written before it ends */
 };
 
 /* The tasks of one open_nursery(): refcounted by its Python object and by each task. */
@@ -444,6 +445,8 @@ subhost_task *subhost__task_make_worker(subhost_interp *interp, struct worker *w
 int subhost__task_enqueue(subhost_task *task, subhost_error **err);
 /* The call that was cancelled in a worker has ended: the next one may start tasks. */
 void subhost__task_forget_cancel(subhost_task *task);
+/* Of a cancel, unless there was one before it. Under interp->lock. */
+void subhost__task_keep_words(subhost_task *task, const char *text);
 /* Cancels the calls that `task` has started and that still live, within what is left of its
  * grace period. They do the same with theirs. `over`: its cancels_over when this was asked
  * for; when it has changed the call has ended whose children they were, and what there is now
@@ -555,7 +558,7 @@ const char *subhost__reason_name(enum subhost_reason reason);
 /* The exit status of a program that a cancel has ended (timeout(1), the shell's 128 + n). */
 int subhost__cancel_status(enum subhost_reason reason);
 /* Asks for the end of `task`, if that is what the interpreter runs now. Any thread. */
-void subhost__cancel_request(subhost_interp *interp, const subhost_task *task,
+void subhost__cancel_request(subhost_interp *interp, subhost_task *task,
                              enum subhost_reason reason, const char *text);
 /* One that ends all that the interpreter does: not that of a single call of a pool's. */
 bool subhost__cancel_is_under_way(subhost_interp *interp);

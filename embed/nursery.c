@@ -482,7 +482,7 @@ static PyObject *host_cancel(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* None while it runs; (kind, code, detail, reason or None, seconds, failed). */
+/* None while it runs; (kind, code, detail, reason or None, its words or None, seconds, failed). */
 static PyObject *host_outcome(PyObject *module, PyObject *handle)
 {
     (void)module;
@@ -500,8 +500,10 @@ static PyObject *host_outcome(PyObject *module, PyObject *handle)
         outcome.cancel_reason >= 0
             ? subhost__reason_name((enum subhost_reason)outcome.cancel_reason)
             : NULL;
-    return Py_BuildValue("(siNzdN)", subhost_outcome_name(outcome.kind), outcome.code,
-                         PyUnicode_DecodeFSDefault(outcome.detail), reason,
+    PyObject *words =
+        task->words ? PyUnicode_DecodeFSDefault(task->words) : Py_NewRef(Py_None);
+    return Py_BuildValue("(siNzNdN)", subhost_outcome_name(outcome.kind), outcome.code,
+                         PyUnicode_DecodeFSDefault(outcome.detail), reason, words,
                          (double)outcome.duration / 1e9, PyBool_FromLong(failed));
 }
 

@@ -37,6 +37,7 @@ void subhost_task_release(subhost_task *task)
     free(task->source);
     free(task->name);
     free(task->detail);
+    free(task->words);
     free(task->payload);
     free(task->result);
     subhost__buffer_list_clear(&task->lent);
@@ -602,12 +603,20 @@ static bool unqueue(subhost_interp *interp, subhost_task *task)
     return false;
 }
 
+void subhost__task_keep_words(subhost_task *task, const char *text)
+{
+    if (!task->words && text && *text)
+        task->words = strdup(text); /* without memory the reason's name has to do */
+}
+
 static void cancel(subhost_task *task, enum subhost_reason reason, const char *text)
 {
     subhost_interp *interp = task->interp;
     pthread_mutex_lock(&interp->lock);
     bool running = interp->current == task;
     bool queued = !running && unqueue(interp, task);
+    if (queued)
+        subhost__task_keep_words(task, text);
     pthread_mutex_unlock(&interp->lock);
     if (queued) {
         subhost_outcome outcome = {

@@ -575,10 +575,12 @@ class NurseryTask:
         if self._outcome is None and self._handle is not None:
             found = _host.outcome(self._handle)
             if found is not None:
-                kind, code, detail, reason, duration, self._failed = found
+                kind, code, detail, reason, words, duration, self._failed = found
                 if kind in ("cancelled", "timed-out"):
                     head, _, text = detail.partition(": ")
-                    if head == "subhost.Cancelled" and text:
+                    if words:
+                        detail = words  # whatever its function has made of it
+                    elif head == "subhost.Cancelled" and text:
                         detail = text
                     elif duration or not detail:  # else it has not begun
                         detail = reason
@@ -623,7 +625,11 @@ class NurseryTask:
             outcome = self.outcome
             payload, buffers = _host.result(self._handle)
             if outcome.kind == "returned" and payload is not None:
-                self._ending = _loads(memoryview(payload)[1:], buffers), None
+                try:
+                    self._ending = _loads(memoryview(payload)[1:], buffers), None
+                except BaseException as error:
+                    error.add_note(f"(the result of task {self.name!r} could not be unpickled here)")
+                    raise
             elif outcome.kind == "exited" and not self._failed:
                 self._ending = None, None
             else:

@@ -92,6 +92,41 @@ def by_the_user(folder, isolation):
 
 @test
 @each
+def words(folder, isolation):
+    """What cancel() was given is the reason, whatever the function makes of its Cancelled."""
+    prints(folder, """
+        def in_a_loop():
+            import asyncio
+            asyncio.run(asyncio.sleep(60))
+
+        def in_its_place():
+            try:
+                sleep()
+            except subhost.Cancelled:
+                raise KeyboardInterrupt
+
+        def without_words():
+            try:
+                sleep()
+            except subhost.Cancelled:
+                raise subhost.Cancelled
+        """, """
+        found = set()
+        for function in (sleep, in_a_loop, in_its_place, without_words) * 2 + (sleep,) * 20:
+            with subhost.open_nursery() as nursery:
+                task = start(nursery, function)
+                time.sleep(len(found) * 0.1)  # the first one may not have begun
+                task.cancel("the words")
+            try:
+                task.result()
+            except subhost.Cancelled as error:
+                found.add((function.__name__, error.reason, task.outcome.detail))
+        print(len(found), {reason for _, *reasons in found for reason in reasons})
+        """, "4 {'the words'}\n", "the reason of a cancel", isolation=isolation)
+
+
+@test
+@each
 def deadlines(folder, isolation):
     prints(folder, "", """
         try:

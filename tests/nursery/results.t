@@ -275,6 +275,26 @@ def arguments(folder):
 
 @test
 @each
+def what_is_pickled_only(folder, isolation):
+    prints(folder, """
+        class Odd(Exception):
+            def __init__(self, word, *, number): super().__init__(word)
+
+        def odd():
+            return Odd("word", number=2)
+        """, """
+        with subhost.open_nursery() as nursery:
+            task = start(nursery, odd, name="the odd one")
+        try:
+            task.result()
+        except TypeError as error:
+            print(error.__notes__)
+        """, "[\"(the result of task 'the odd one' could not be unpickled here)\"]\n",
+           "a result that cannot be unpickled names its task", isolation=isolation)
+
+
+@test
+@each
 def whose_failure_it_is(folder, isolation):
     prints(folder, "", """
         try:
