@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define HIDDEN_MAX 65536 /* beyond it they are not hidden: nobody counts that far */
@@ -74,6 +75,17 @@ void subhost__fd_close(int fd)
         atomic_fetch_and(&hidden[fd / 64], ~bit_of(fd));
     close(fd);
     errno = error;
+}
+
+void subhost__fd_close_all(void)
+{
+    for (unsigned i = 0; i < HIDDEN_MAX / 64; i++) {
+        uint64_t set = atomic_load_explicit(&hidden[i], memory_order_relaxed);
+        if (set) /* else the page stays the parent's as well */
+            atomic_store_explicit(&hidden[i], 0, memory_order_relaxed);
+        for (; set; set &= set - 1)
+            syscall(SYS_close, (int)(i * 64) + __builtin_ctzll(set));
+    }
 }
 
 void subhost__fd_forget_all(void)

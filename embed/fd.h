@@ -13,6 +13,8 @@ int subhost__fd_dup(int fd);
 void subhost__fd_close(int fd);
 /* Any thread; async-signal-safe. */
 bool subhost__fd_is_hidden(int fd);
+/* In a child of somebody else's fork: closes what it has of the host's. Async-signal-safe. */
+void subhost__fd_close_all(void);
 /* After a fork: none is the host's. Async-signal-safe. */
 void subhost__fd_forget_all(void);
 

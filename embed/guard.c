@@ -36,6 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "interp.h"
 #include "interpose.h"
 
@@ -162,6 +163,10 @@ static void after_fork_in_child(void)
     if (!is_guarded())
         return;
     atomic_store(&subhost__guard_is_raw, true);
+    int saved_errno = errno;
+    /* The other ends see the end of this process's parent, and not first that of its copy. */
+    subhost__fd_close_all();
+    errno = saved_errno;
     subhost__exec_after_fork();
     /* It is no hosted thread any more: the wrapped calls go straight through, and touch no
      * lock of ours. */

@@ -145,7 +145,8 @@ static void test_pickles(void **state)
     subhost_value_add_str(subhost_call_argument(make), "3/4", 3);
     subhost_outcome outcome = unit_call(&p, make);
     assert_int_equal(outcome.kind, SUBHOST_RAISED);
-    assert_non_null(strstr(outcome.detail, "TypeError: an object of type"));
+    assert_non_null(strstr(
+        outcome.detail, "TypeError: what the function returned has an object of type"));
     subhost_call_free(make);
     unit_pool_close(&p);
 }

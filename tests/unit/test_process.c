@@ -6,8 +6,10 @@
 #include "unit.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 static subhost_host *open_with(const char *const *preload, int no_siblings)
@@ -331,6 +333,48 @@ static void copies_are_refused(void **state)
     unit_close(host);
 }
 
+/* A root with a task in a process, and a child of its own fork() that lives on. Says both pids. */
+static _Noreturn void root_with_a_helper(int out)
+{
+    subhost_host *host = open_with(NULL, 0);
+    subhost_interp *interp = new_process(host);
+    dup2(out, STDOUT_FILENO);
+    unit_submit(interp,
+                "import os, time; print(os.getpid(), flush=True); time.sleep(600)", NULL);
+    until_it_runs(host);
+    pid_t helper = fork();
+    if (helper == 0)
+        pause();
+    dprintf(out, "%d\n", (int)helper);
+    for (;;)
+        subhost_dispatch(host, SUBHOST_MSEC(100), NULL);
+}
+
+static void orphans_with_a_helper(void **state)
+{
+    (void)state;
+    int out[2], pids[2];
+    assert_int_equal(pipe(out), 0);
+    pid_t root = fork();
+    if (root == 0)
+        root_with_a_helper(out[1]);
+    close(out[1]);
+    FILE *lines = fdopen(out[0], "r");
+    assert_int_equal(fscanf(lines, "%d %d", &pids[0], &pids[1]), 2);
+    int pidfd = (int)syscall(SYS_pidfd_open, pids[0], 0);
+    assert_true(pidfd >= 0);
+    kill(root, SIGKILL);
+    waitpid(root, NULL, 0);
+    struct pollfd orphan = {.fd = pidfd, .events = POLLIN};
+    int gone = poll(&orphan, 1, (int)(unit_patience(10) / SUBHOST_MSEC(1)));
+    kill(pids[1], SIGKILL);
+    if (gone != 1)
+        kill(pids[0], SIGKILL);
+    assert_int_equal(gone, 1);
+    close(pidfd);
+    fclose(lines);
+}
+
 int main(void)
 {
     const struct CMUnitTest everywhere[] = {
@@ -347,6 +391,7 @@ int main(void)
         UNIT_TEST(closing_ends_them),
         UNIT_TEST(no_room_in_the_kernel),
         UNIT_TEST(copies_are_refused),
+        UNIT_TEST(orphans_with_a_helper),
     };
     return unit_can_fork() ? UNIT_MAIN(forking) : UNIT_MAIN(everywhere);
 }
