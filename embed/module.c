@@ -489,7 +489,28 @@ static PyObject *host_set_environ(PyObject *module, PyObject *wanted)
     Py_RETURN_NONE;
 }
 
+/* C's environment, as os.environ keeps it: a dict of bytes. */
+static PyObject *host_environ(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    PyObject *found = PyDict_New();
+    for (char **at = environ; found && at && *at; at++) {
+        const char *end = strchrnul(*at, '=');
+        if (!*end)
+            continue;
+        PyObject *key = PyBytes_FromStringAndSize(*at, end - *at);
+        PyObject *value = key ? PyBytes_FromString(end + 1) : NULL;
+        if (!value ||
+            !PyDict_SetDefault(found, key, value)) /* the first one, as getenv() */
+            Py_CLEAR(found);
+        Py_XDECREF(value);
+        Py_XDECREF(key);
+    }
+    return found;
+}
+
 static PyMethodDef host_methods[] = {
+    {"environ", host_environ, METH_NOARGS, NULL},
     {"set_environ", host_set_environ, METH_O, NULL},
     {"unflushed", subhost__unflushed, METH_VARARGS, NULL},
     {"loads_anything", host_loads_anything, METH_NOARGS, NULL},

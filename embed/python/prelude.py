@@ -571,12 +571,21 @@ def _run_at_fork():
             sys.excepthook(*sys.exc_info())
 
 
+def _refresh_environ():
+    """An embedder may have changed it since the image was made."""
+    os = sys.modules.get("os")
+    if os is not None and os.environ._data != (now := _host.environ()):
+        os.environ._data.clear()
+        os.environ._data.update(now)
+
+
 def become_child():
     """In a forked child, on the driver: this thread is the program's main thread, and state
     that belongs to the parent's helper processes is forgotten. What has at-fork handlers of
     its own (random, ssl, logging, threading) is put right by them."""
     global is_process
     is_process = True
+    _refresh_environ()
     _run_at_fork()
     process = sys.modules.get("multiprocessing.process")
     if process is not None:

@@ -280,6 +280,34 @@ static void messages_are_refused(void **state)
     unit_close(host);
 }
 
+/* Of the process as it is when the child is forked, and not as it was when the first one was. */
+static void environment(void **state)
+{
+    (void)state;
+    setenv("SUBHOST_TEST_OLD", "old", 1);
+    unsetenv("SUBHOST_TEST_NEW");
+    subhost_host *host = open_with(NULL, 0);
+    subhost_interp *interps[2] = {new_process(host)};
+    subhost_task *tasks[2];
+    tasks[0] = unit_submit(interps[0], "import os; os.environ['SUBHOST_TEST_OLD']", NULL);
+    assert_int_equal(unit_wait(tasks[0]).kind, SUBHOST_RETURNED);
+    setenv("SUBHOST_TEST_NEW", "new", 1);
+    unsetenv("SUBHOST_TEST_OLD");
+    interps[1] = new_process(host);
+    tasks[1] = unit_submit(interps[1],
+                           "import os\n"
+                           "assert os.environ['SUBHOST_TEST_NEW'] == 'new'\n"
+                           "assert 'SUBHOST_TEST_OLD' not in os.environ\n",
+                           NULL);
+    assert_int_equal(unit_wait(tasks[1]).kind, SUBHOST_RETURNED);
+    for (int i = 0; i < 2; i++) {
+        subhost_task_release(tasks[i]);
+        subhost_interp_release(interps[i]);
+    }
+    unsetenv("SUBHOST_TEST_NEW");
+    unit_close(host);
+}
+
 /* 0: each of them was refused, at once. */
 static int use_copies(subhost_host *host, subhost_interp *interp, subhost_pool *pool,
                       subhost_task *task)
@@ -390,6 +418,7 @@ int main(void)
         UNIT_TEST(cancelled_and_killed),
         UNIT_TEST(closing_ends_them),
         UNIT_TEST(no_room_in_the_kernel),
+        UNIT_TEST(environment),
         UNIT_TEST(copies_are_refused),
         UNIT_TEST(orphans_with_a_helper),
     };
