@@ -405,9 +405,9 @@ typedef struct subhost_program {
 
 typedef struct subhost_task_options {
     size_t size;
-    const char *name;
-    int64_t timeout; /* from the task's start; 0 or SUBHOST_FOREVER: none */
-    int64_t grace;   /* from a cancel to abandonment; 0: the policy's, which is 2 s */
+    const char *name; /* NULL: the first line of the program's source */
+    int64_t timeout;  /* from the task's start; 0 or SUBHOST_FOREVER: none */
+    int64_t grace;    /* from a cancel to abandonment; 0: the policy's, which is 2 s */
     /* Called once on the main thread, out of subhost_dispatch(), when the task ended in
      * whatever way. */
     void (*on_end)(subhost_task *task, void *data);

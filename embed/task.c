@@ -82,7 +82,10 @@ static subhost_task *make_task(subhost_interp *interp, const char *name,
     task->fresh = options->fresh;
     task->on_end = options->on_end;
     task->on_end_data = options->on_end_data;
-    task->name = strdup(options->name ? options->name : name);
+    /* Else of a program's source the first line: names are part of lines. */
+    name += strspn(name, " \t\n");
+    task->name =
+        options->name ? strdup(options->name) : strndup(name, strcspn(name, "\n"));
     if (!task->name) {
         subhost_task_release(task);
         return NULL;

@@ -77,7 +77,7 @@ static void it_closes_with_handles_out(void **state)
     (void)state;
     subhost_host *host = unit_open();
     subhost_interp *interp = unit_interp(host), *idle = unit_interp(host);
-    subhost_task *task = unit_submit(interp, "pass", NULL);
+    subhost_task *task = unit_submit(interp, "\npass\npass\n", NULL);
     unit_wait(task);
     unit_close(host);
     assert_string_equal(subhost_task_name(task), "pass");
