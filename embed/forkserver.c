@@ -139,13 +139,13 @@ static void fork_attached(struct forkserver *server, struct fork_request *reques
     };
     subhost__guard_own_fork(true);
     PyOS_BeforeFork();
-    subhost__pids_lock();
+    /* Without a place a program's wait() may be faster than ours. */
+    struct pid_place *place = subhost__pids_claim();
     pid_t pid = fork();
+    int error = errno;
+    subhost__pids_put(place, pid);
     if (pid == 0)
         subhost__child_main(&birth);
-    int error = errno;
-    subhost__pids_unlock(
-        pid); /* where that fails, a program's wait() may be faster than ours */
     PyOS_AfterFork_Parent();
     subhost__guard_own_fork(false);
     if (pid < 0)
