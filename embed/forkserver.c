@@ -47,8 +47,8 @@ struct forkserver {
     /* The thread's own: */
     unsigned serial;
     PyThreadState *tstate;
-    subhost_interp *main_interp; /* what a child runs its task in */
-    char failure[160];           /* why nothing can be forked, or "" */
+    subhost_interp *main_interp;   /* what a child runs its task in */
+    char failure[FORK_ERROR_SIZE]; /* why nothing can be forked, or "" */
 };
 
 /* ---- requests ------------------------------------------------------------------- */
