@@ -176,6 +176,16 @@ static PyStatus initialize(const PyConfig *config)
     return status;
 }
 
+/* Extension modules find CPython's functions in the global scope alone. libpython is not in it
+ * where it came with a plugin, by dlopen() with RTLD_LOCAL. Nothing else can be done where this
+ * fails, and nothing is to be done where libpython is the program's own. */
+static void make_python_global(void)
+{
+    Dl_info info;
+    if (dladdr(&PyExc_SystemError, &info) && info.dli_fname)
+        (void)dlopen(info.dli_fname, RTLD_NOLOAD | RTLD_GLOBAL | RTLD_NOW);
+}
+
 int subhost__boot(subhost_host *host, subhost_error **err)
 {
     host->executable = subhost__boot_executable(host->options.executable);
@@ -185,6 +195,7 @@ int subhost__boot(subhost_host *host, subhost_error **err)
         return subhost__fail(err, SUBHOST_ESTATE,
                              "CPython is initialized already in this process; the host "
                              "must be the one that does it");
+    make_python_global();
     /* The locale's encoding and UTF-8 mode, as python does it. */
     PyPreConfig preconfig;
     PyPreConfig_InitPythonConfig(&preconfig);

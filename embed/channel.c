@@ -128,7 +128,7 @@ void subhost__channel_drain_rest(subhost_interp *interp)
 static int bell_rang(void *arg)
 {
     subhost_interp *interp = arg;
-    if (atomic_load(&subhost__guard_is_raw))
+    if (subhost__guard_is_raw())
         subhost__guard_end();
     if (interp->py != PyInterpreterState_Get())
         return 0; /* rung for a predecessor on the same driver */

@@ -47,8 +47,8 @@ struct forkserver {
     /* The thread's own: */
     unsigned serial;
     PyThreadState *tstate;
-    subhost_interp *main_interp; /* what a child runs its task in */
-    char failure[160];           /* why nothing can be forked, or "" */
+    subhost_interp *main_interp;   /* what a child runs its task in */
+    char failure[FORK_ERROR_SIZE]; /* why nothing can be forked, or "" */
 };
 
 /* ---- requests ------------------------------------------------------------------- */
@@ -139,13 +139,13 @@ static void fork_attached(struct forkserver *server, struct fork_request *reques
     };
     subhost__guard_own_fork(true);
     PyOS_BeforeFork();
-    subhost__pids_lock();
+    /* Without a place a program's wait() may be faster than ours. */
+    struct pid_place *place = subhost__pids_claim();
     pid_t pid = fork();
+    int error = errno;
+    subhost__pids_put(place, pid);
     if (pid == 0)
         subhost__child_main(&birth);
-    int error = errno;
-    subhost__pids_unlock(
-        pid); /* where that fails, a program's wait() may be faster than ours */
     PyOS_AfterFork_Parent();
     subhost__guard_own_fork(false);
     if (pid < 0)

@@ -5,6 +5,9 @@
 
 #include "interp.h"
 
+/* With room for what the dynamic linker says: a path, and then what is wrong. */
+#define FORK_ERROR_SIZE 512
+
 /* Who wants a child, and what came of it. Made and freed on the main thread; between
  * subhost__forkserver_submit() and _take() the forkserver thread has it. */
 struct fork_request {
@@ -21,7 +24,7 @@ struct fork_request {
     unsigned serial; /* 1, 2, 3 ... in the tree */
     pid_t pid;
     int pidfd, control, service; /* owned, until somebody takes them; else -1 */
-    char error[160];             /* "": forked */
+    char error[FORK_ERROR_SIZE]; /* "": forked */
 };
 
 struct fork_request *subhost__fork_request_new(void);

@@ -20,7 +20,9 @@
  * And a wait of libpython's for a lock (sem_*), which nobody would end, ends the child too.
  *
  * Atfork handlers run in every fork() of the process. vfork() and posix_spawn() have none,
- * and need none: their children only exec. */
+ * and need none: their children only exec. _Fork() and the system call itself have none
+ * either: there the kernel clears the mark (MADV_WIPEONFORK), and the first of the two ways is
+ * the only one. */
 #define _GNU_SOURCE
 #include "guard.h"
 
@@ -31,6 +33,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -43,7 +46,8 @@
 #define STATUS 126
 #define LINE_TIMEOUT SUBHOST_MSEC(200)
 
-atomic_bool subhost__guard_is_raw;
+static atomic_bool no_page = true;
+_Atomic(atomic_bool *) subhost__guard_mark = &no_page;
 
 static atomic_bool looking;
 static _Thread_local bool own_fork;
@@ -122,7 +126,7 @@ void subhost__guard_look(const void *caller)
 static int on_pending_call(void *unused)
 {
     (void)unused;
-    if (atomic_load(&subhost__guard_is_raw))
+    if (subhost__guard_is_raw())
         subhost__guard_end();
     return 0;
 }
@@ -131,7 +135,7 @@ static int on_pending_call(void *unused)
 
 static bool is_guarded(void)
 {
-    return !own_fork && atomic_load(&looking) && !atomic_load(&subhost__guard_is_raw);
+    return !own_fork && atomic_load(&looking) && !subhost__guard_is_raw();
 }
 
 static void before_fork(void)
@@ -158,11 +162,14 @@ static void after_fork_in_parent(void)
     errno = saved_errno;
 }
 
+/* The mark may be cleared already. */
 static void after_fork_in_child(void)
 {
-    if (!is_guarded())
+    if (!atomic_load(&looking))
         return;
-    atomic_store(&subhost__guard_is_raw, true);
+    atomic_store(atomic_load(&subhost__guard_mark), own_fork);
+    if (own_fork)
+        return;
     int saved_errno = errno;
     /* The other ends see the end of this process's parent, and not first that of its copy. */
     subhost__fd_close_all();
@@ -171,6 +178,25 @@ static void after_fork_in_child(void)
     /* It is no hosted thread any more: the wrapped calls go straight through, and touch no
      * lock of ours. */
     subhost__thread_disown();
+}
+
+/* A mark that the kernel clears in every child that has its own memory; NULL: not to be had
+ * (Linux before 4.14), and the atfork handler is alone. It is kept for the next host. */
+static atomic_bool *wiped_mark(void)
+{
+    static atomic_bool *mark;
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    if (mark)
+        return mark;
+    void *page =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return NULL;
+    if (madvise(page, size, MADV_WIPEONFORK) != 0) {
+        munmap(page, size);
+        return NULL;
+    }
+    return mark = page;
 }
 
 static int register_error;
@@ -191,16 +217,25 @@ int subhost__guard_open(subhost_error **err)
     void *inside = dlsym(RTLD_DEFAULT, "PyEval_RestoreThread");
     if (!inside || !dl_iterate_phdr(find_code, inside))
         return subhost__fail(err, SUBHOST_EPYTHON, "CPython's code was not found");
+    atomic_bool *mark = wiped_mark();
+    if (mark) {
+        atomic_store(mark, true);
+        atomic_store(&subhost__guard_mark, mark);
+    }
     atomic_store(&looking, true);
     return 0;
 }
 
-void subhost__guard_close(void) { atomic_store(&looking, false); }
+void subhost__guard_close(void)
+{
+    atomic_store(&looking, false);
+    atomic_store(&subhost__guard_mark, &no_page);
+}
 
 void subhost__guard_own_fork(bool on) { own_fork = on; }
 
 void subhost__guard_adopt(void)
 {
     own_fork = false;
-    atomic_store(&subhost__guard_is_raw, false);
+    atomic_store(atomic_load(&subhost__guard_mark), true);
 }

@@ -18,8 +18,16 @@ void subhost__guard_own_fork(bool on);
 /* In the child of such a fork, which is a host again. Async-signal-safe. */
 void subhost__guard_adopt(void);
 
-/* This process was forked by C code. Written once, in that child, while it has one thread. */
-extern atomic_bool subhost__guard_is_raw;
+/* False there: this process was forked by C code. The kernel clears it, where it can, so that
+ * no way to fork passes it by. Async-signal-safe. */
+extern _Atomic(atomic_bool *) subhost__guard_mark;
+
+static inline bool subhost__guard_is_raw(void)
+{
+    return !atomic_load_explicit(
+        atomic_load_explicit(&subhost__guard_mark, memory_order_relaxed),
+        memory_order_relaxed);
+}
 
 /* Ends such a child: status 126, and a line that says why. Async-signal-safe. */
 _Noreturn void subhost__guard_end(void);
@@ -30,8 +38,7 @@ void subhost__guard_look(const void *caller);
  * Python, or to wait for a thread that this process does not have. */
 #define SUBHOST_GUARD()                                                                  \
     do {                                                                                 \
-        if (__builtin_expect(                                                            \
-                atomic_load_explicit(&subhost__guard_is_raw, memory_order_relaxed), 0))  \
+        if (__builtin_expect(subhost__guard_is_raw(), 0))                                \
             subhost__guard_look(__builtin_return_address(0));                            \
     } while (0)
 

@@ -30,7 +30,7 @@ __attribute__((visibility("default"), weak)) PyGILState_STATE PyGILState_Ensure(
 {
     if (!real_ensure)
         resolve();
-    if (atomic_load_explicit(&subhost__guard_is_raw, memory_order_relaxed))
+    if (subhost__guard_is_raw())
         subhost__guard_end(); /* before it waits for a lock of CPython's */
     struct thread *self = subhost__thread_self();
     bool entered =

@@ -257,6 +257,30 @@ def children_that_run_python(tmp):
 
 
 @test
+def forks_without_handlers(tmp):
+    # The kernel tells such a child apart: Linux 4.14.
+    file = program(tmp, """
+        forks = {"_Fork": getattr(libc, "_Fork", None)}
+        def system_call():
+            return libc.syscall(ctypes.c_long(220 if os.uname().machine == "aarch64" else 56),
+                                ctypes.c_long(17), None, None, None, None)  # clone(SIGCHLD)
+        forks["clone"] = system_call
+        for name, fork in forks.items():
+            for n in range(5 if fork else 0):
+                status = status_of(fork())
+                if status != 126:
+                    print(name, status)
+        print(status_of(plain()))  # and the other way still works
+    """)
+    for isolation in ((), ("--isolation", "process")):
+        result = subhost("run", *isolation, file)
+        equal((result.status, result.out), (0, "126\n"),
+              f"{isolation}: _Fork() and clone(): status 126", result=result)
+        count, rest = lines_of(result.err)
+        ok(count in (6, 11) and rest == [], f"{isolation}: one line each", result=result)
+
+
+@test
 def nobody_reads(tmp):
     file = program(tmp, """
         reader, writer = os.pipe()

@@ -265,6 +265,62 @@ static void no_room_in_the_kernel(void **state)
     unit_close(host);
 }
 
+static atomic_bool waiting; /* atfork handlers stay */
+static atomic_int waits, strangers;
+
+static void wait_for_any(void)
+{
+    int saved_errno = errno;
+    atomic_fetch_add(&waits, 1);
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        atomic_fetch_add(&strangers, 1);
+    errno = saved_errno;
+}
+
+static void wait_around_fork(void)
+{
+    if (atomic_load(&waiting))
+        wait_for_any();
+}
+
+static void wait_in_handler(int signo)
+{
+    (void)signo;
+    wait_for_any();
+}
+
+/* A wait is async-signal-safe, and no lock is held while handlers of the program's run. */
+static void waits_anywhere(void **state)
+{
+    (void)state;
+    struct sigaction action = {.sa_handler = wait_in_handler, .sa_flags = SA_RESTART},
+                     before;
+    assert_int_equal(sigaction(SIGCHLD, &action, &before), 0);
+    assert_int_equal(pthread_atfork(wait_around_fork, wait_around_fork, NULL), 0);
+    atomic_store(&waiting, true);
+    subhost_host *host = open_with(NULL, 0);
+    for (int round = 0; round < unit_count(40, 5, 5); round++) {
+        subhost_interp *interps[6];
+        subhost_task *tasks[6];
+        for (int i = 0; i < 6; i++) {
+            interps[i] = new_process(host);
+            tasks[i] = unit_submit(interps[i], "import os; os._exit(5)", NULL);
+        }
+        for (int i = 0; i < 6; i++) {
+            subhost_outcome outcome = unit_wait(tasks[i]);
+            assert_int_equal(outcome.kind, SUBHOST_EXITED);
+            assert_int_equal(outcome.code, 5);
+            subhost_task_release(tasks[i]);
+            subhost_interp_release(interps[i]);
+        }
+    }
+    atomic_store(&waiting, false);
+    unit_close(host);
+    assert_int_equal(sigaction(SIGCHLD, &before, NULL), 0);
+    assert_true(atomic_load(&waits) > 0);
+    assert_int_equal(atomic_load(&strangers), 0);
+}
+
 static void messages_are_refused(void **state)
 {
     (void)state;
@@ -421,6 +477,7 @@ int main(void)
         UNIT_TEST(environment),
         UNIT_TEST(copies_are_refused),
         UNIT_TEST(orphans_with_a_helper),
+        UNIT_TEST(waits_anywhere),
     };
     return unit_can_fork() ? UNIT_MAIN(forking) : UNIT_MAIN(everywhere);
 }
