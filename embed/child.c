@@ -129,8 +129,11 @@ static void become_host(const struct child_birth *birth, struct child_wires *up)
     if (subhost__wire_open(&up->supervisor, host, subhost__fd_take(birth->control)) ||
         subhost__wire_open(&up->root, host, subhost__fd_take(birth->service)))
         give_up("epoll_ctl");
-    /* Before there are threads, which inherit the mask. */
-    pthread_sigmask(SIG_SETMASK, &host->initial_mask, NULL);
+    /* Before there are threads, which inherit the mask. What the embedder blocks is for threads
+     * of its own, which are not here. */
+    sigset_t none;
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
     if (subhost__interp_start_main(up->interp))
         give_up("starting a driver thread");
     subhost__wire_send(&up->supervisor, FRAME_HELLO, 0, NULL, 0, NULL, 0);

@@ -277,7 +277,6 @@ struct subhost_host {
     char *executable;
     char doorbell_name[128];
     bool interruptible;
-    sigset_t initial_mask; /* the main thread's when the host was opened */
 
     struct trail *trail; /* NULL: none */
     char *trail_path;    /* options.trail; NULL: none was given there */
