@@ -605,8 +605,8 @@ int subhost__signals_update(subhost_host *host, int signo);
 /* The program that wanted something of a signal has ended, or is made as new: so is its timer,
  * where no other program handles what that sends. 0 or an errno. Any thread. */
 int subhost__signals_forget(subhost_interp *interp, int signo);
-/* The same for those that timers send: their handlers will not be called. Any thread. */
-void subhost__signals_forget_timers(subhost_interp *interp);
+/* The same for all signals: their handlers will not be called. Any thread. */
+void subhost__signals_forget_all(subhost_interp *interp);
 /* There is one more interpreter, whose program does not ignore SIGINT and SIGTERM. host->lock. */
 void subhost__signals_join(subhost_host *host);
 /* A program's task ignores of these what the program ignores, as a child process would, until
