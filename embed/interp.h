@@ -584,7 +584,7 @@ void subhost__raise_forget(subhost_interp *interp, struct thread *self);
 void subhost__raise_arm(subhost_interp *interp, struct thread *self);
 
 /* signals.c */
-/* In a forked child: the dispositions that the process began with. Async-signal-safe. */
+/* In a forked child: no handler but those of faults. Async-signal-safe. */
 void subhost__signals_child(void);
 int subhost__signals_open(subhost_host *host, subhost_error **err);
 /* Before the host forks: where SIGCHLD is ignored the kernel keeps no exit status. Main thread. */

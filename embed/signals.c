@@ -188,12 +188,39 @@ static bool is_host_signal(int signo)
     return signo == SIGINT || signo == SIGTERM || signo == SIGUSR1;
 }
 
+/* What a fault raises: its handler (faulthandler's, a sanitizer's, the embedder's) tells of it,
+ * and is good for that in a child, too. */
+static bool is_fault(int signo)
+{
+    return signo == SIGSEGV || signo == SIGBUS || signo == SIGFPE || signo == SIGILL ||
+           signo == SIGABRT || signo == SIGTRAP || signo == SIGSYS;
+}
+
+/* system(3) on another thread ignores these for as long as it takes. */
+static bool is_ignored_by_system(int signo)
+{
+    return (signo == SIGINT || signo == SIGQUIT) && !is_ignored(&opened[signo]);
+}
+
+/* As exec would do it: the embedder's handlers write into descriptors that are not here. */
 void subhost__signals_child(void)
 {
     atomic_store(&note_fd, -1);
     children_kept = false; /* the root forks */
-    for (int signo = 1; signo < SUBHOST_NSIG; signo++)
-        give_back(signo);
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
+        struct sigaction now, action;
+        if (sigaction(signo, NULL, &now) != 0)
+            continue;
+        action = is_ours(signo, &now) ? replaced[signo].embedders : now;
+        replaced[signo].is = false;
+        if (!is_fault(signo) || !is_handled(&action))
+            action = (struct sigaction){.sa_handler = is_ignored(&action) &&
+                                                              !is_ignored_by_system(signo)
+                                                          ? SIG_IGN
+                                                          : SIG_DFL};
+        if (now.sa_handler != action.sa_handler || now.sa_flags)
+            sigaction(signo, &action, NULL);
+    }
     wanted_mask = applied_mask = 0;
 }
 

@@ -230,6 +230,39 @@ static void what_the_embedder_sets_later_stays(void **state)
     }
 }
 
+static void handlers_are_not_the_childs(void **state)
+{
+    (void)state;
+    if (!unit_can_fork() || UNIT_SANITIZED)
+        skip(); /* a sanitizer has handlers of its own */
+    static const int signals[] = {SIGHUP, SIGCHLD, SIGUSR2, SIGALRM};
+    for (size_t i = 0; i < ARRAY_LENGTH(signals); i++)
+        set(signals[i], hear);
+    struct sigaction fault = disposition(SIGSEGV);
+    set(SIGSEGV, hear);
+    set(SIGWINCH, SIG_IGN);
+    subhost_host *host = unit_open();
+    run_in(
+        host, true,
+        "import re, signal\n"
+        "status = open('/proc/self/status').read()\n"
+        "def has(what, number):\n"
+        "    mask = int(re.search(what + ':\\\\s*(\\\\w+)', status)[1], 16)\n"
+        "    return mask >> number - 1 & 1\n"
+        "for number in signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2, signal.SIGALRM:\n"
+        "    assert not has('SigCgt', number), number\n"
+        "    assert signal.getsignal(number) == signal.SIG_DFL, number\n"
+        "assert has('SigCgt', signal.SIGSEGV)\n"
+        "assert has('SigIgn', signal.SIGWINCH)");
+    unit_close(host);
+    for (size_t i = 0; i < ARRAY_LENGTH(signals); i++) {
+        expect(signals[i], hear);
+        set(signals[i], SIG_DFL);
+    }
+    set(SIGWINCH, SIG_DFL);
+    sigaction(SIGSEGV, &fault, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +273,7 @@ int main(void)
         UNIT_TEST(what_the_host_ignores_stays_so),
         UNIT_TEST(what_the_host_has_not_changed_is_not_put_back),
         UNIT_TEST(what_the_embedder_sets_later_stays),
+        UNIT_TEST(handlers_are_not_the_childs),
     };
     return UNIT_MAIN(tests);
 }
