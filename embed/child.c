@@ -129,14 +129,40 @@ static void become_host(const struct child_birth *birth, struct child_wires *up)
     if (subhost__wire_open(&up->supervisor, host, subhost__fd_take(birth->control)) ||
         subhost__wire_open(&up->root, host, subhost__fd_take(birth->service)))
         give_up("epoll_ctl");
-    /* Before there are threads, which inherit the mask. */
-    pthread_sigmask(SIG_SETMASK, &host->initial_mask, NULL);
+    /* Before there are threads, which inherit the mask. What the embedder blocks is for threads
+     * of its own, which are not here. */
+    sigset_t none;
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
     if (subhost__interp_start_main(up->interp))
         give_up("starting a driver thread");
     subhost__wire_send(&up->supervisor, FRAME_HELLO, 0, NULL, 0, NULL, 0);
 }
 
 /* ---- 4: serving ------------------------------------------------------------------- */
+
+/* Signals that are sent to the root alone reach the programs here, too. */
+static void send_signals(subhost_host *host, struct child_wires *up)
+{
+    if (!atomic_exchange(&up->signals_changed, false))
+        return;
+    uint64_t handled = 0, ignored = UINT64_MAX, by_default = UINT64_MAX;
+    pthread_mutex_lock(&host->lock);
+    for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
+        handled |= atomic_load(&interp->signals_handled);
+        ignored &= atomic_load(&interp->signals_ignored);
+        by_default &= atomic_load(&interp->signals_default);
+    }
+    pthread_mutex_unlock(&host->lock);
+    struct pack pack = {0};
+    subhost__pack_u64(&pack, handled);
+    subhost__pack_u64(&pack, ignored);
+    subhost__pack_u64(&pack, by_default);
+    if (!pack.failed)
+        subhost__wire_send(&up->supervisor, FRAME_SIGNALS, 0, pack.data, pack.size, NULL,
+                           0);
+    free(pack.data);
+}
 
 static void send_ended(struct child_wires *up, subhost_task *task)
 {
@@ -148,6 +174,8 @@ static void send_ended(struct child_wires *up, subhost_task *task)
     up->ending = false;
     if (outcome.kind == SUBHOST_ABANDONED)
         kill(getpid(), SIGKILL); /* here there is one rung more */
+    /* Who hears of the end finds the dispositions put back. */
+    send_signals(subhost__host(), up);
     subhost_stats stats = {.size = sizeof stats};
     subhost_get_stats(subhost__host(), &stats);
     struct pack pack = {0};
@@ -331,27 +359,6 @@ static void become_orphan(subhost_host *host, struct child_wires *up)
     }
 }
 
-/* Signals that are sent to the root alone reach the programs here, too. */
-static void send_signals(subhost_host *host, struct child_wires *up)
-{
-    uint64_t handled = 0, ignored = UINT64_MAX, by_default = UINT64_MAX;
-    pthread_mutex_lock(&host->lock);
-    for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
-        handled |= atomic_load(&interp->signals_handled);
-        ignored &= atomic_load(&interp->signals_ignored);
-        by_default &= atomic_load(&interp->signals_default);
-    }
-    pthread_mutex_unlock(&host->lock);
-    struct pack pack = {0};
-    subhost__pack_u64(&pack, handled);
-    subhost__pack_u64(&pack, ignored);
-    subhost__pack_u64(&pack, by_default);
-    if (!pack.failed)
-        subhost__wire_send(&up->supervisor, FRAME_SIGNALS, 0, pack.data, pack.size, NULL,
-                           0);
-    free(pack.data);
-}
-
 static bool is_failing(subhost_host *host, const subhost_task *task)
 {
     pthread_mutex_lock(&host->lock);
@@ -380,8 +387,7 @@ static _Noreturn void serve(subhost_host *host, struct child_wires *up)
             subhost__wire_send(&up->supervisor, FRAME_FAILING, up->task->id, NULL, 0,
                                NULL, 0);
         }
-        if (atomic_exchange(&up->signals_changed, false))
-            send_signals(host, up);
+        send_signals(host, up);
         if (!up->orphan && (up->supervisor.ended || up->root.ended))
             become_orphan(host, up);
         if (atomic_load(&up->interp->state) == INTERP_FAILED)

@@ -441,9 +441,20 @@ static bool drive(subhost_interp *interp)
     return false;
 }
 
+/* Threads inherit the mask. What else is blocked is the affair of who has created the
+ * interpreter; the program's threads inherit this one's. */
+static void let_kicks_through(void)
+{
+    sigset_t kick;
+    sigemptyset(&kick);
+    sigaddset(&kick, SUBHOST_KICK_SIGNAL);
+    pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
+}
+
 void *subhost__driver_main(void *arg)
 {
     subhost_interp *interp = arg;
+    let_kicks_through();
     if (interp->starts_near)
         pthread_setaffinity_np(pthread_self(), sizeof interp->cpus, &interp->cpus);
     pthread_setname_np(pthread_self(), interp->name);

@@ -209,7 +209,6 @@ static subhost_host *make_host(const subhost_options *options)
     host->epoll_fd = host->wake_fd = host->timer_fd = host->signal_fd = -1;
     host->timer_at = SUBHOST_FOREVER;
     host->ended_tail = &host->ended;
-    pthread_sigmask(SIG_SETMASK, NULL, &host->initial_mask);
     host->trail_path = options->trail ? strdup(options->trail) : NULL;
     host->options.trail = host->trail_path;
     if ((options->trail && !host->trail_path) ||

@@ -178,7 +178,7 @@ void subhost__interp_move(subhost_interp *interp)
     subhost__interp_join(interp); /* it is at its last few instructions */
     atomic_store(&interp->moves, false);
     atomic_store(&interp->pid, 0);
-    atomic_store(&interp->signals_handled, 0);
+    subhost__signals_forget_all(interp);
     struct process *process = subhost__process_new(interp);
     if (process) {
         interp->process = process;
@@ -396,9 +396,7 @@ void subhost__interp_abandon(subhost_interp *interp, const subhost_task *only)
     pthread_mutex_unlock(&interp->lock);
     if (now) {
         /* Its handlers will not be called: a signal must not wait for them. */
-        subhost__signals_forget_timers(interp);
-        atomic_store(&interp->signals_handled, 0);
-        atomic_store(&interp->signals_ignored, 0);
+        subhost__signals_forget_all(interp);
         atomic_store(&interp->signals_blocked, 0);
         NOTE(interp, ABANDONED,
              TRAIL_TEXT(WHY, task ? "its task could not be interrupted"

@@ -279,7 +279,6 @@ struct subhost_host {
     char *executable;
     char doorbell_name[128];
     bool interruptible;
-    sigset_t initial_mask; /* the main thread's when the host was opened */
 
     struct trail *trail; /* NULL: none */
     char *trail_path;    /* options.trail; NULL: none was given there */
@@ -594,7 +593,7 @@ void subhost__raise_forget(subhost_interp *interp, struct thread *self);
 void subhost__raise_arm(subhost_interp *interp, struct thread *self);
 
 /* signals.c */
-/* In a forked child: the dispositions that the process began with. Async-signal-safe. */
+/* In a forked child: no handler but those of faults. Async-signal-safe. */
 void subhost__signals_child(void);
 int subhost__signals_open(subhost_host *host, subhost_error **err);
 /* Before the host forks: where SIGCHLD is ignored the kernel keeps no exit status. Main thread. */
@@ -615,8 +614,8 @@ int subhost__signals_update(subhost_host *host, int signo);
 /* The program that wanted something of a signal has ended, or is made as new: so is its timer,
  * where no other program handles what that sends. 0 or an errno. Any thread. */
 int subhost__signals_forget(subhost_interp *interp, int signo);
-/* The same for those that timers send: their handlers will not be called. Any thread. */
-void subhost__signals_forget_timers(subhost_interp *interp);
+/* The same for all signals: their handlers will not be called. Any thread. */
+void subhost__signals_forget_all(subhost_interp *interp);
 /* There is one more interpreter, whose program does not ignore SIGINT and SIGTERM. host->lock. */
 void subhost__signals_join(subhost_host *host);
 /* A program's task ignores of these what the program ignores, as a child process would, until

@@ -180,6 +180,7 @@ static void reap(subhost_host *host)
     while ((interp = unlink_ended(host))) {
         subhost__capture_finish(interp->capture);
         subhost__interp_join(interp); /* it is at its last few instructions */
+        subhost__signals_forget_all(interp);
         subhost__interp_unref(interp);
     }
 }

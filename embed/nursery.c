@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -266,14 +265,7 @@ static int create_interp(subhost_task *parent, int isolation,
     options.isolation = (enum subhost_isolation)isolation;
     options.policy = policy;
     subhost_error *err = NULL;
-    /* Threads inherit the mask; what the program blocks is its own affair, but not the kick
-     * signal. */
-    sigset_t kick, before;
-    sigemptyset(&kick);
-    sigaddset(&kick, SUBHOST_KICK_SIGNAL);
-    pthread_sigmask(SIG_UNBLOCK, &kick, &before);
     int code = subhost_interp_create(parent->interp->host, &options, interp, &err);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (code)
         return fail_start(err);
     subhost__signals_inherit(*interp, parent->interp);

@@ -27,8 +27,13 @@ static atomic_uint noted[SUBHOST_NSIG];
 static atomic_int note_fd = -1;
 static _Atomic pid_t note_pid;
 
-static struct sigaction initial[SUBHOST_NSIG];
-static bool initial_known[SUBHOST_NSIG];
+/* The dispositions when the host was opened: only looked at. */
+static struct sigaction opened[SUBHOST_NSIG];
+/* What the host has put in the place of the embedder's. Written under host->lock. */
+static struct {
+    struct sigaction ours, embedders;
+    bool is;
+} replaced[SUBHOST_NSIG];
 static atomic_bool taken[SUBHOST_NSIG]; /* written under host->lock */
 static atomic_uint routed[SUBHOST_NSIG];
 /* The host has children of its own, or will soon. Written under host->lock. */
@@ -41,6 +46,13 @@ static int64_t arrived_at[SUBHOST_NSIG], injected_at[SUBHOST_NSIG];
 static _Atomic uint64_t wanted_mask;
 static uint64_t applied_mask; /* what we have blocked, and may unblock; main thread */
 
+static void end_by_default(int signo)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigaction(signo, &action, NULL);
+    raise(signo);
+}
+
 static void on_signal(int signo, siginfo_t *info, void *context)
 {
     (void)context;
@@ -50,9 +62,7 @@ static void on_signal(int signo, siginfo_t *info, void *context)
     if (getpid() != atomic_load(&note_pid)) {
         /* A child between fork and exec: what would have happened without us. Nothing
          * shared is touched, it may be a vfork child. */
-        struct sigaction action = {.sa_handler = SIG_DFL};
-        sigaction(signo, &action, NULL);
-        raise(signo);
+        end_by_default(signo);
         errno = saved_errno;
         return;
     }
@@ -63,10 +73,26 @@ static void on_signal(int signo, siginfo_t *info, void *context)
     errno = saved_errno;
 }
 
-static void remember_initial(int signo)
+static bool is_handled(const struct sigaction *action)
 {
-    if (!initial_known[signo] && sigaction(signo, NULL, &initial[signo]) == 0)
-        initial_known[signo] = true;
+    return (action->sa_flags & SA_SIGINFO) ||
+           (action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN);
+}
+
+static bool is_ignored(const struct sigaction *action)
+{
+    return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN;
+}
+
+/* Our handler is ours whenever it is seen: system(3) of the embedder's puts back what it has
+ * found, whatever was meanwhile. */
+static bool is_ours(int signo, const struct sigaction *action)
+{
+    if (action->sa_flags & SA_SIGINFO)
+        return action->sa_sigaction == on_signal;
+    const struct sigaction *ours = &replaced[signo].ours;
+    return replaced[signo].is && !(ours->sa_flags & SA_SIGINFO) &&
+           action->sa_handler == ours->sa_handler;
 }
 
 char subhost__signal_initial(int signo)
@@ -75,39 +101,60 @@ char subhost__signal_initial(int signo)
         return 'o';
     if (signo == SUBHOST_KICK_SIGNAL)
         return 'd';
-    remember_initial(signo);
-    if (initial[signo].sa_flags & SA_SIGINFO)
+    if (opened[signo].sa_flags & SA_SIGINFO)
         return 'o';
     /* python ignores these two at its start, and so does the host. */
     if (signo == SIGPIPE || signo == SIGXFSZ)
         return 'i';
-    return initial[signo].sa_handler == SIG_IGN   ? 'i'
-           : initial[signo].sa_handler == SIG_DFL ? 'd'
-                                                  : 'o';
+    return is_ignored(&opened[signo]) ? 'i' : is_handled(&opened[signo]) ? 'o' : 'd';
+}
+
+/* 0 or an errno. host->lock held, or nobody else is there. */
+static int replace(int signo, const struct sigaction *action)
+{
+    struct sigaction before;
+    if (sigaction(signo, NULL, &before) != 0)
+        return errno;
+    if (!is_ours(signo, &before))
+        replaced[signo].embedders = before;
+    /* Before it is done: a child may be forked meanwhile. */
+    replaced[signo].ours = *action;
+    replaced[signo].is = true;
+    return sigaction(signo, action, NULL) == 0 ? 0 : errno;
+}
+
+/* What the embedder has put there since stays. host->lock held. 0 or an errno. */
+static int give_back(int signo)
+{
+    struct sigaction action;
+    if (sigaction(signo, NULL, &action) != 0)
+        return errno;
+    taken[signo] = false;
+    bool ours = is_ours(signo, &action);
+    replaced[signo].is = false;
+    return !ours || sigaction(signo, &replaced[signo].embedders, NULL) == 0 ? 0 : errno;
 }
 
 static int take(int signo)
 {
-    remember_initial(signo);
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
     sigfillset(&action.sa_mask);
     /* A kick must interrupt a call; anything else should not. */
     if (signo != SUBHOST_KICK_SIGNAL)
         action.sa_flags |= SA_RESTART;
-    if (sigaction(signo, &action, NULL) != 0)
-        return errno;
-    taken[signo] = true;
-    return 0;
+    int error = replace(signo, &action);
+    if (!error)
+        taken[signo] = true;
+    return error;
 }
 
 static int set_disposition(int signo, void (*handler)(int))
 {
-    remember_initial(signo);
     struct sigaction action = {.sa_handler = handler};
-    if (sigaction(signo, &action, NULL) != 0)
-        return errno;
-    taken[signo] = false;
-    return 0;
+    int error = replace(signo, &action);
+    if (!error)
+        taken[signo] = false;
+    return error;
 }
 
 void subhost__signals_keep_children(subhost_host *host)
@@ -115,19 +162,20 @@ void subhost__signals_keep_children(subhost_host *host)
     struct sigaction action;
     pthread_mutex_lock(&host->lock);
     children_kept = host->options.take_signals;
-    if (children_kept && sigaction(SIGCHLD, NULL, &action) == 0 &&
-        !(action.sa_flags & SA_SIGINFO) && action.sa_handler == SIG_IGN)
+    if (children_kept && sigaction(SIGCHLD, NULL, &action) == 0 && is_ignored(&action))
         set_disposition(SIGCHLD, SIG_DFL);
     pthread_mutex_unlock(&host->lock);
 }
 
-/* With the import the main interpreter takes SIGINT, where that is at its default: but it is
- * the embedder's. */
+/* With the import the main interpreter takes SIGINT, where that is at its default, and puts that
+ * back at its end: but it is the embedder's. A handler that CPython does not know it leaves. */
 int subhost__signals_import(void)
 {
-    struct sigaction before;
-    bool is_default = sigaction(SIGINT, NULL, &before) == 0 &&
-                      !(before.sa_flags & SA_SIGINFO) && before.sa_handler == SIG_DFL;
+    struct sigaction before, unknown = {.sa_handler = end_by_default};
+    bool is_default = sigaction(SIGINT, NULL, &before) == 0 && !is_handled(&before) &&
+                      !is_ignored(&before);
+    if (is_default)
+        sigaction(SIGINT, &unknown, NULL);
     PyObject *module = PyImport_ImportModule("_signal");
     if (is_default)
         sigaction(SIGINT, &before, NULL);
@@ -140,22 +188,49 @@ static bool is_host_signal(int signo)
     return signo == SIGINT || signo == SIGTERM || signo == SIGUSR1;
 }
 
+/* What a fault raises: its handler (faulthandler's, a sanitizer's, the embedder's) tells of it,
+ * and is good for that in a child, too. */
+static bool is_fault(int signo)
+{
+    return signo == SIGSEGV || signo == SIGBUS || signo == SIGFPE || signo == SIGILL ||
+           signo == SIGABRT || signo == SIGTRAP || signo == SIGSYS;
+}
+
+/* system(3) on another thread ignores these for as long as it takes. */
+static bool is_ignored_by_system(int signo)
+{
+    return (signo == SIGINT || signo == SIGQUIT) && !is_ignored(&opened[signo]);
+}
+
+/* As exec would do it: the embedder's handlers write into descriptors that are not here. */
 void subhost__signals_child(void)
 {
     atomic_store(&note_fd, -1);
     children_kept = false; /* the root forks */
     for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
-        if (initial_known[signo])
-            sigaction(signo, &initial[signo], NULL);
+        struct sigaction now, action;
+        if (sigaction(signo, NULL, &now) != 0)
+            continue;
+        action = is_ours(signo, &now) ? replaced[signo].embedders : now;
+        replaced[signo].is = false;
+        if (!is_fault(signo) || !is_handled(&action))
+            action = (struct sigaction){.sa_handler = is_ignored(&action) &&
+                                                              !is_ignored_by_system(signo)
+                                                          ? SIG_IGN
+                                                          : SIG_DFL};
+        if (now.sa_handler != action.sa_handler || now.sa_flags)
+            sigaction(signo, &action, NULL);
     }
     wanted_mask = applied_mask = 0;
 }
 
 int subhost__signals_open(subhost_host *host, subhost_error **err)
 {
-    memset(initial_known, 0, sizeof initial_known);
+    memset(replaced, 0, sizeof replaced);
+    memset(opened, 0, sizeof opened);
     children_kept = false;
     for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
+        sigaction(signo, NULL, &opened[signo]);
         atomic_store(&noted[signo], 0);
         atomic_store(&taken[signo], false);
     }
@@ -182,13 +257,11 @@ int subhost__signals_open(subhost_host *host, subhost_error **err)
 
 void subhost__signals_close(subhost_host *host)
 {
-    (void)host;
-    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
-        /* A kick on its way must not end the process: SIGURG's default is to be ignored.
-         */
-        if (initial_known[signo])
-            sigaction(signo, &initial[signo], NULL);
-    }
+    pthread_mutex_lock(&host->lock);
+    /* A kick on its way must not end the process: SIGURG's default is to be ignored. */
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++)
+        give_back(signo);
+    pthread_mutex_unlock(&host->lock);
     atomic_store(&note_fd, -1);
 }
 
@@ -196,7 +269,7 @@ void subhost__signals_close(subhost_host *host)
 
 /* What programs want of one signal: how many do, and whether all do. */
 struct wishes {
-    unsigned handled, ignored;
+    unsigned handled, ignored, by_default;
     bool all_ignore;
     bool all_default; /* every program asked for the kernel's default */
 };
@@ -216,11 +289,26 @@ static struct wishes wishes(subhost_host *host, int signo)
     for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
         all.handled += (atomic_load(&interp->signals_handled) & SIGNAL_BIT(signo)) != 0;
         all.ignored += (atomic_load(&interp->signals_ignored) & SIGNAL_BIT(signo)) != 0;
-        all.all_ignore &= ignores(interp, signo);
-        all.all_default &=
+        bool by_default =
             (atomic_load(&interp->signals_default) & SIGNAL_BIT(signo)) != 0;
+        all.by_default += by_default;
+        all.all_ignore &= ignores(interp, signo);
+        all.all_default &= by_default;
     }
+    all.all_ignore &= all.ignored > 0;
+    all.all_default &= all.by_default > 0;
     return all;
+}
+
+/* No program wants anything of the signal: it is as the host has it, else as the embedder.
+ * host->lock held. 0 or an errno. */
+static int settle(const subhost_host *host, int signo)
+{
+    if (host->options.take_signals && (signo == SIGPIPE || signo == SIGXFSZ))
+        return set_disposition(signo, SIG_IGN);
+    if (signo == SIGCHLD && children_kept && is_ignored(&replaced[signo].embedders))
+        return set_disposition(signo, SIG_DFL);
+    return give_back(signo);
 }
 
 /* host->lock held. 0 or an errno. */
@@ -236,6 +324,8 @@ static int update(subhost_host *host, int signo)
         return taken[signo] ? 0 : take(signo);
     if (signo == SUBHOST_KICK_SIGNAL)
         return 0; /* stays ours; by default it is ignored anyway */
+    if (!all.ignored && !all.by_default)
+        return settle(host, signo);
     bool ignored = all.ignored && !(signo == SIGCHLD && children_kept);
     return set_disposition(signo, ignored ? SIG_IGN : SIG_DFL);
 }
@@ -276,17 +366,21 @@ int subhost__signals_forget(subhost_interp *interp, int signo)
     atomic_fetch_and(&interp->signals_handled, others);
     atomic_fetch_and(&interp->signals_ignored, others);
     atomic_fetch_and(&interp->signals_default, others);
-    disarm(host, signo);
+    if (!interp->process) /* that one's timers are not ours */
+        disarm(host, signo);
     int error = update(host, signo);
     pthread_mutex_unlock(&host->lock);
     return error;
 }
 
-void subhost__signals_forget_timers(subhost_interp *interp)
+void subhost__signals_forget_all(subhost_interp *interp)
 {
-    for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
-        if (atomic_load(&interp->signals_handled) & SIGNAL_BIT(timers[i].signo))
-            subhost__signals_forget(interp, timers[i].signo);
+    uint64_t wanted = atomic_load(&interp->signals_handled) |
+                      atomic_load(&interp->signals_ignored) |
+                      atomic_load(&interp->signals_default);
+    for (int signo = 1; signo < SUBHOST_NSIG; signo++) {
+        if (wanted & SIGNAL_BIT(signo))
+            subhost__signals_forget(interp, signo);
     }
 }
 

@@ -156,9 +156,9 @@ typedef struct subhost_options {
      * handlers of their own get these called instead), SIGUSR1 dumps the Python stacks,
      * SIGPIPE and SIGXFSZ are ignored as python does. 0: the embedder's dispositions
      * stay as they are, but for SIGURG, which interrupts blocking calls in either case;
-     * only what a program asks for by signal.signal() is taken. Python
-     * expects SIGPIPE to be ignored: an embedder that leaves it at its default ends when a
-     * program writes to a closed pipe. */
+     * only what a program asks for by signal.signal() is taken, and given back when no
+     * program wants it any more. Python expects SIGPIPE to be ignored: an embedder that
+     * leaves it at its default ends when a program writes to a closed pipe. */
     int take_signals;
     /* Called on the main thread, out of subhost_dispatch(), after a signal was routed. */
     void (*on_signal)(subhost_host *host, const subhost_signal_event *event, void *data);
