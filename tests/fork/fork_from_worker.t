@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from tap import equal, main, ok, script, subhost, test
-from sessions import rounds, run_hosted
+from sessions import batches, rounds, run_hosted
 
 PROGRAM = pathlib.Path(__file__).resolve().parent / "programs" / "siblings.py"
 TIMES = rounds(12)
@@ -46,8 +46,7 @@ def no_siblings(tmp):
 def siblings_of_a_nursery(tmp):
     for state in ("busy", "asleep", "importing"):
         lives(f"three siblings {state}", state, str(TIMES), tmp, siblings=["cancelled"] * 3)
-    # CPython 3.13 gives no memory of an interpreter back: with gigabytes of it forks take long.
-    for times in [100] * (TIMES // 100) + [TIMES % 100] * (TIMES % 100 > 0):
+    for times in batches(TIMES):
         lives("three siblings creating", "creating", str(times), tmp, times=times,
               siblings=["cancelled"] * 3)
 

@@ -23,6 +23,12 @@ def rounds(few):
     return ROUNDS or few
 
 
+def batches(times):
+    """Rounds that make interpreters, a hundred for each process: CPython 3.13 gives no memory of
+    an interpreter back, and with gigabytes of it forks take long."""
+    return [100] * (times // 100) + [times % 100] * (times % 100 > 0)
+
+
 def members(session):
     """{pid: (state, parent)} of the session's processes, zombies too."""
     found = {}
