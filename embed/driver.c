@@ -251,8 +251,11 @@ static bool end_interpreter(subhost_interp *interp)
     PyEval_RestoreThread(interp->driver_tstate);
     subhost__cancel_reset(interp);
     call_prelude(interp, "forget_atexits");
-    if (!exiting)
+    if (!exiting) {
+        call_prelude(interp, "leave_children");
+        PyErr_Clear();
         call_prelude(interp, "unsettle");
+    }
     PyErr_Clear();
     subhost__channel_drain_rest(interp);
     subhost__callback_end_all(interp);

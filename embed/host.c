@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "adopted.h"
 #include "capture.h"
 #include "child.h"
 #include "interp.h"
@@ -109,6 +110,8 @@ void subhost__host_after_fork(subhost_host *host, unsigned serial)
     host->ended_tail = &host->ended;
     host->forkserver = NULL;
     host->children = NULL;
+    host->adopted = NULL;
+    atomic_store(&host->handed_over, NULL);
     host->closing = host->exiting = false;
     host->stats = (subhost_stats){.size = sizeof host->stats};
     host->next_serial = 0;
@@ -491,6 +494,7 @@ int subhost_close(subhost_host *host, enum subhost_close_mode mode, int64_t grac
         subhost__interp_unref(interp);
     }
     subhost__children_free(host);
+    subhost__adopted_free(host);
     retire(host);
     return code;
 }

@@ -305,8 +305,10 @@ struct subhost_host {
     /* Forks (forkserver.c, children.c, child.c). */
     struct forkserver *forkserver; /* NULL: not started, or this is a forked child */
     struct children *children; /* forked by this process, the tree's root; NULL: none */
-    struct child_wires *up;    /* in a forked child: to its supervisor and to the root */
-    const char *no_siblings;   /* why a fork with live siblings is refused, or NULL */
+    struct adopted *_Atomic handed_over; /* adopted.c: by threads of interpreters */
+    struct adopted *adopted;             /* and what of that the main loop has taken */
+    struct child_wires *up;  /* in a forked child: to its supervisor and to the root */
+    const char *no_siblings; /* why a fork with live siblings is refused, or NULL */
     bool is_child;
 
     /* The loop (loop.c). */

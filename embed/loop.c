@@ -10,6 +10,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "adopted.h"
 #include "capture.h"
 #include "fd.h"
 #include "interp.h"
@@ -234,6 +235,7 @@ static int handle(subhost_host *host, bool *woken)
         *woken = true;
     int events = subhost__signals_dispatch(host);
     int64_t next = subhost__children_tick(host);
+    subhost__adopted_tick(host);
     int64_t at = tick(host);
     if (at < next)
         next = at;

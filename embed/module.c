@@ -6,6 +6,7 @@
 #include "module.h"
 #include "policing.h"
 
+#include "adopted.h"
 #include "child.h"
 #include "fence.h"
 #include "native.h"
@@ -440,6 +441,18 @@ static PyObject *host_loads_anything(PyObject *module, PyObject *ignored)
                  : NULL;
 }
 
+static PyObject *host_adopt(PyObject *module, PyObject *arg)
+{
+    (void)module; /* its state is no more when the interpreter is taken apart */
+    subhost_host *host = subhost__host();
+    long pid = PyLong_AsLong(arg);
+    if (pid == -1 && PyErr_Occurred())
+        return NULL;
+    if (host && pid > 0)
+        subhost__adopt(host, (pid_t)pid);
+    Py_RETURN_NONE;
+}
+
 static PyObject *host_note_import(PyObject *module, PyObject *name)
 {
     struct module_state *state = hosted_state(module);
@@ -514,6 +527,7 @@ static PyMethodDef host_methods[] = {
     {"set_environ", host_set_environ, METH_O, NULL},
     {"unflushed", subhost__unflushed, METH_VARARGS, NULL},
     {"loads_anything", host_loads_anything, METH_NOARGS, NULL},
+    {"adopt", host_adopt, METH_O, NULL},
     {"note_import", host_note_import, METH_O, NULL},
     {"refuse_exec", host_refuse_exec, METH_O, NULL},
     {"current_frames", subhost__current_frames, METH_NOARGS, NULL},

@@ -272,6 +272,28 @@ def settle():
 unsettle = _gc.unfreeze
 
 
+# ---- processes that the program has left --------------------------------------------------
+
+
+def leave_children():
+    """Before the end of an interpreter whose process lives on. subprocess keeps the Popen
+    objects that nobody has any more, to wait for their processes when it starts the next one:
+    that is the host's part now, as for those that come while the interpreter is taken apart."""
+    subprocess = sys.modules.get("subprocess")
+    if subprocess is None:
+        return
+    adopt = _host.adopt
+
+    class Left(list):
+        def append(self, popen, /):
+            adopt(popen.pid)
+
+    subprocess._cleanup()  # first: a pid that somebody else has waited for may be another's
+    left, subprocess._active = subprocess._active, Left()
+    for popen in left:
+        adopt(popen.pid)
+
+
 # ---- fork ---------------------------------------------------------------------------------
 
 import posix
