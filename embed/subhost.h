@@ -865,16 +865,17 @@ SUBHOST_API int subhost_cancel_requested(void);
 
 typedef struct subhost_callback subhost_callback;
 
-/* Makes a function pointer that calls Python: "MODULE:NAME" in that interpreter, imported
- * and looked up at each call. The signature is of the same language, as "i32(ptr, ptr) = -1":
+/* Makes a function pointer that calls Python: "MODULE:NAME" in that interpreter, imported and
+ * looked up at each call. The signature is of the same language, as "i32(ptr, ptr) = -1":
  * behind the '=' stands what is returned when Python cannot be asked (0, NULL, zeros without
  * it). The pointer may be called on any thread, by several at once, nested in other calls,
  * while the interpreter is busy, ends, or has ended. Then, before the interpreter has started
- * (a task in it has: wait for one), and when the Python function raises, the default is returned; the call is counted in subhost_stats. A call waits for the
- * GIL without a limit: where C code in the interpreter keeps the GIL for ever, it does not
- * return, not even when the interpreter is abandoned for that. An exception goes to
- * the bound function that the callback was called from, else to sys.unraisablehook. Any
- * thread, GIL or not, does not block. */
+ * (a task in it has: wait for one), and when the Python function raises, the default is
+ * returned; the call is counted in subhost_stats. A call waits for the GIL without a limit:
+ * where C code in the interpreter keeps the GIL for ever, it does not return, not even when
+ * the interpreter is abandoned for that. An exception goes to the bound function that the
+ * callback was called from, else to sys.unraisablehook. Any thread, GIL or not, does not
+ * block. */
 SUBHOST_API int subhost_callback_create(subhost_interp *interp, const char *callable,
                                         const char *signature,
                                         subhost_callback **callback, subhost_error **err);
