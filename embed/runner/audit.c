@@ -157,10 +157,9 @@ static int parse(int argc, char **argv, struct request *request)
     options->kind = (enum subhost_audit_kind)kind;
     options->count = argc - optind - 1;
     options->names = (const char *const *)argv + optind + 1;
-    for (int i = 0; i < options->count; i++)
+    for (int i = 0; options->kind == SUBHOST_AUDIT_MODULES && i < options->count; i++)
         if (!*options->names[i])
-            return options_usage_error("audit", "%s: '' is the name of nothing",
-                                       argv[optind]);
+            return options_usage_error("audit", "modules: '' is the name of nothing");
     return 0;
 }
 

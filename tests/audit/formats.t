@@ -146,6 +146,7 @@ def mistakes(tmp):
         ("host", "debug-ofsets"): "no probe 'debug-ofsets'; did you mean debug-offsets?",
         ("host", "zzz"): "no probe 'zzz'\nThere are: async-exc-scope, ",
         ("host", ""): "no probe ''\nThere are: ",
+        ("modules", ""): "modules: '' is the name of nothing",
     }.items():
         result = subhost("audit", *args)
         ok(result.status == 125 and words in result.err and not result.out,
