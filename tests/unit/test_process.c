@@ -423,6 +423,8 @@ static void copies_are_refused(void **state)
 /* A root with a task in a process, and a child of its own fork() that lives on. Says both pids. */
 static _Noreturn void root_with_a_helper(int out)
 {
+    unsigned limit = (unsigned)(unit_patience(30) / SUBHOST_MSEC(1000));
+    alarm(limit); /* where the test fails, nobody ends these two */
     subhost_host *host = open_with(NULL, 0);
     subhost_interp *interp = new_process(host);
     dup2(out, STDOUT_FILENO);
@@ -430,8 +432,10 @@ static _Noreturn void root_with_a_helper(int out)
                 "import os, time; print(os.getpid(), flush=True); time.sleep(600)", NULL);
     until_it_runs(host);
     pid_t helper = fork();
-    if (helper == 0)
+    if (helper == 0) {
+        alarm(limit);
         pause();
+    }
     dprintf(out, "%d\n", (int)helper);
     for (;;)
         subhost_dispatch(host, SUBHOST_MSEC(100), NULL);
