@@ -329,7 +329,7 @@ static void limits(void **state)
     assert_int_equal(s->n_params, SIG_MAX_PARAMS);
     subhost__signature_free(s);
     strcpy(text + n, ",i8)");
-    char message[64];
+    char message[96];
     snprintf(message, sizeof message, "column %zu: a function has at most %d parameters",
              n + 2, SIG_MAX_PARAMS);
     expect_error(text, SIG_FOR_FUNCTION, message);
