@@ -34,6 +34,8 @@
 #define CREATION_TIMEOUT SUBHOST_MSEC(30000)
 /* From a SIGKILL to the end of a child that has hardly begun. */
 #define REAP_TIMEOUT SUBHOST_MSEC(2000)
+/* For the channel's own thread, which is only there without CPython's pending calls. */
+#define ATTENDANT_TIMEOUT SUBHOST_MSEC(500)
 
 struct forkserver {
     subhost_host *host;
@@ -44,6 +46,7 @@ struct forkserver {
     struct fork_request *asked, **asked_tail, *done, **done_tail;
     struct fork_request *current; /* that the thread is at */
     bool stop, left;
+    bool preloading, hurried;
     /* The thread's own: */
     unsigned serial;
     PyThreadState *tstate;
@@ -255,6 +258,87 @@ static void flush_image(subhost_interp *interp)
     atomic_store(&interp->opened, false);
 }
 
+/* ---- what is preloaded ------------------------------------------------------------ */
+
+static void leave_import(void *data)
+{
+    (void)data;
+    PyErr_SetString(PyExc_KeyboardInterrupt, "the host is being closed");
+}
+
+/* A blocking call is left when it is kicked: by a signal, of which all are blocked here. */
+static void let_kicks_in(bool in)
+{
+    sigset_t kick;
+    sigemptyset(&kick);
+    sigaddset(&kick, SUBHOST_KICK_SIGNAL);
+    pthread_sigmask(in ? SIG_UNBLOCK : SIG_BLOCK, &kick, NULL);
+}
+
+static bool begin_preload(struct forkserver *server)
+{
+    let_kicks_in(true);
+    subhost__channel_open(server->main_interp);
+    pthread_mutex_lock(&server->lock);
+    server->preloading = !server->hurried;
+    pthread_mutex_unlock(&server->lock);
+    return server->preloading;
+}
+
+/* Nothing of it must be left in CPython's queue, which lives longer than the interpreter's
+ * record here. */
+static void end_preload(struct forkserver *server)
+{
+    subhost_interp *interp = server->main_interp;
+    pthread_mutex_lock(&server->lock);
+    server->preloading = false;
+    bool hurried = server->hurried;
+    pthread_mutex_unlock(&server->lock);
+    let_kicks_in(false);
+    subhost__channel_close(interp, subhost__now() + ATTENDANT_TIMEOUT);
+    if (!hurried)
+        return;
+    if (!server->failure[0])
+        snprintf(server->failure, sizeof server->failure, "the host is being closed");
+    Py_MakePendingCalls();
+    PyErr_Clear();
+    subhost__channel_drain_rest(interp);
+}
+
+static void preload(struct forkserver *server)
+{
+    const char *const *name = server->host->options.preload;
+    bool go_on = begin_preload(server);
+    for (; go_on && name && *name && !server->failure[0]; name++) {
+        PyObject *module = PyImport_ImportModule(*name);
+        if (!module)
+            describe_failure(server, *name);
+        Py_XDECREF(module);
+    }
+    if (go_on && !server->failure[0] &&
+        subhost__policing_preload(server->host->policy) < 0)
+        describe_failure(server, "interpreter.preload");
+    end_preload(server);
+}
+
+void subhost__forkserver_hurry(subhost_host *host)
+{
+    struct forkserver *server = host->forkserver;
+    if (!server)
+        return;
+    pthread_mutex_lock(&server->lock);
+    server->hurried = true;
+    if (server->preloading) {
+        subhost_interp *interp = server->main_interp;
+        (void)subhost__channel_put(&interp->channel, leave_import, NULL);
+        subhost__channel_ring(interp);
+        subhost__thread_kick_all(interp);
+    }
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* ---- the image ---------------------------------------------------------------------- */
+
 /* What every child would else do for itself: site, the prelude, what is preloaded. */
 static void prepare_image(struct forkserver *server)
 {
@@ -275,15 +359,8 @@ static void prepare_image(struct forkserver *server)
         !(rehearse = subhost__nursery_get(interp, "rehearse")))
         describe_failure(server, "preparing the main interpreter");
     Py_XDECREF(prepared);
-    const char *const *name = server->host->options.preload;
-    for (; name && *name && !server->failure[0]; name++) {
-        PyObject *module = PyImport_ImportModule(*name);
-        if (!module)
-            describe_failure(server, *name);
-        Py_XDECREF(module);
-    }
-    if (!server->failure[0] && subhost__policing_preload(policy) < 0)
-        describe_failure(server, "interpreter.preload");
+    if (!server->failure[0])
+        preload(server);
     if (!server->failure[0])
         rehearse_call(interp, rehearse);
     Py_XDECREF(rehearse);

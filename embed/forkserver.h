@@ -39,6 +39,9 @@ struct fork_request *subhost__forkserver_take(subhost_host *host);
 /* Whoever of them has asked (NULL: nobody) does not wait for it any more. Main thread. */
 void subhost__forkserver_forget(subhost_host *host, const struct process *process,
                                 const struct child *child);
+/* Nothing more will be asked of it that has to be done: an import of what is preloaded is left
+ * (KeyboardInterrupt), and whatever waits for it is refused. Main thread. */
+void subhost__forkserver_hurry(subhost_host *host);
 /* Ends the thread, when it can: it may be waiting for a GIL that nobody gives back. False:
  * it is left behind, with what it uses. Main thread. */
 bool subhost__forkserver_stop(subhost_host *host, int64_t deadline);

@@ -413,6 +413,7 @@ static int end_interps(subhost_host *host, int64_t grace, unsigned *left,
                        subhost_error **err)
 {
     subhost__pools_stop(host);
+    subhost__forkserver_hurry(host);
     end_all(host, grace);
     int64_t deadline = subhost__deadline(grace);
     if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))

@@ -42,7 +42,9 @@ def one(tmp, what, number):
     if result.status != 0 or len(lines) != 1 or left:
         return name(log), None, (result, left)
     (found, outcome, seconds), others = lines[0]["row"], lines[0]["others"]
-    clear = found == ["value", 5] if outcome == "returned" else found[0] == "error" and found[2]
+    # Once the program runs, what it has no memory for is its MemoryError, which has no text.
+    clear = (found == ["value", 5] if outcome == "returned" else
+             found[0] == "error" and (found[2] or found[1] == "MemoryError"))
     wrong = not clear or others or seconds > SOON
     return name(log), (outcome, found), (result, others) if wrong else None
 

@@ -4,6 +4,7 @@
  * Interpreters in forked children, by the public API. */
 #define _GNU_SOURCE
 #include "unit.h"
+#include "unit_pool.h"
 
 #include <dirent.h>
 #include <poll.h>
@@ -153,6 +154,46 @@ static void preloaded_modules(void **state)
     subhost_task_release(task);
     subhost_interp_release(interp);
     unit_close(host);
+}
+
+/* Closes while what is preloaded is being imported; whether that had begun, in "begun". */
+static void close_beside_import(const char *text)
+{
+    char folder[] = "/tmp/test_process.XXXXXX", begun[80], module[400];
+    static const char *const names[] = {"preload_slowly", NULL};
+    snprintf(
+        module, sizeof module,
+        "import os, time\nopen(os.path.dirname(__file__) + '/begun', 'w').close()\n%s",
+        text);
+    assert_int_equal(unit_make_module(folder, names[0], module), 0);
+    snprintf(begun, sizeof begun, "%s/begun", folder);
+    setenv("PYTHONPATH", folder, 1);
+    subhost_host *host = open_with(names, 0);
+    unsetenv("PYTHONPATH");
+    subhost_interp *interp = new_process(host);
+    subhost_task *task = unit_submit(interp, "pass", NULL);
+    int64_t end = subhost__now() + unit_patience(10);
+    while (access(begun, F_OK) != 0 && subhost__now() < end)
+        subhost_dispatch(host, SUBHOST_MSEC(5), NULL);
+    assert_int_equal(access(begun, F_OK), 0);
+
+    int64_t start = subhost__now();
+    subhost_error *err = NULL;
+    if (subhost_close(host, SUBHOST_CLOSE_FINALIZE, unit_patience(1), &err) != 0)
+        fail_msg("%s", subhost_error_message(err));
+    assert_true(subhost__now() - start < unit_patience(1));
+    subhost_task_release(task);
+    subhost_interp_release(interp);
+    assert_int_equal(unit_remove_folder(folder), 0);
+}
+
+static void closed_while_it_preloads(void **state)
+{
+    (void)state;
+    close_beside_import("while True: pass\n");
+    close_beside_import("while True: time.sleep(60)\n");
+    close_beside_import("import threading; threading.Event().wait()\n");
+    preloaded_modules(state); /* and hosts after it work */
 }
 
 static void refused_with_siblings(void **state)
@@ -474,6 +515,7 @@ int main(void)
         UNIT_TEST(outcomes),
         UNIT_TEST(several_tasks_in_one),
         UNIT_TEST(preloaded_modules),
+        UNIT_TEST(closed_while_it_preloads),
         UNIT_TEST(refused_with_siblings),
         UNIT_TEST(cancelled_and_killed),
         UNIT_TEST(closing_ends_them),
