@@ -289,14 +289,19 @@ static PyObject *run_code(const subhost_task *task, PyObject *dict)
 {
     if (set_argv(task, "-c") < 0 || subhost__program_path0("") < 0)
         return NULL;
-    PyObject *given = PyUnicode_DecodeLocale(task->source, "surrogateescape");
+    PyObject *given = PyUnicode_DecodeFSDefault(task->source);
     PyObject *source =
         given ? subhost__prelude_call(task->interp, "prepare_command", "(O)", given)
               : NULL;
     Py_XDECREF(given);
     /* Compiled here and not in Python, so that a SyntaxError has no traceback. */
     const char *utf8 = source ? PyUnicode_AsUTF8(source) : NULL;
-    PyObject *code = utf8 ? Py_CompileString(utf8, "<string>", Py_file_input) : NULL;
+    if (source && !utf8)
+        PySys_FormatStderr("Unable to decode the command from the command line:\n");
+    PyCompilerFlags flags = {PyCF_SOURCE_IS_UTF8 | PyCF_IGNORE_COOKIE,
+                             PY_MINOR_VERSION};
+    PyObject *code =
+        utf8 ? Py_CompileStringFlags(utf8, "<string>", Py_file_input, &flags) : NULL;
     PyObject *done = code ? subhost__prelude_call(task->interp, "register_command",
                                                   "(OO)", code, source)
                           : NULL;
@@ -533,7 +538,7 @@ static void conclude(subhost_interp *interp, subhost_task *task, PyObject *excep
 /* ---- what follows --------------------------------------------------------------- */
 
 /* CPython's flush_std_files(): what cannot be written to stdout is said, and is 120. */
-static int flush_stream(const char *name, bool say)
+static int flush_stream(subhost_interp *interp, const char *name, bool say)
 {
     PyObject *stream = PySys_GetObject(name);
     if (!stream || stream == Py_None)
@@ -547,6 +552,10 @@ static int flush_stream(const char *name, bool say)
     if (is_closed <= 0) {
         PyObject *result = PyObject_CallMethod(stream, "flush", NULL);
         if (!result) {
+            PyObject *exception = PyErr_GetRaisedException();
+            say = say && !(atomic_load(&interp->cancel.requested) &&
+                           subhost__module_is_cancel(interp, exception));
+            PyErr_SetRaisedException(exception);
             if (!say)
                 PyErr_Clear();
             else
@@ -560,6 +569,20 @@ static int flush_stream(const char *name, bool say)
     }
     Py_DECREF(stream);
     return status;
+}
+
+/* As at python's end: where the program has put something else in their place, what it had
+ * written to the first ones is flushed as well, of whose errors nothing is said. */
+static int flush_streams(subhost_interp *interp)
+{
+    int flushed = flush_stream(interp, "stdout", true);
+    flushed |= flush_stream(interp, "stderr", false);
+    int first = 0;
+    if (PySys_GetObject("stdout") != PySys_GetObject("__stdout__"))
+        first |= flush_stream(interp, "__stdout__", false);
+    if (PySys_GetObject("stderr") != PySys_GetObject("__stderr__"))
+        first |= flush_stream(interp, "__stderr__", false);
+    return atomic_load(&interp->cancel.requested) ? flushed | first : flushed;
 }
 
 /* A function of the prelude's for the program's end, which runs code of the program's. */
@@ -669,6 +692,21 @@ static void flush_stdio(const subhost_interp *interp, const subhost_task *task)
     Py_END_ALLOW_THREADS
 }
 
+/* The program had come to its last line, but not to its end, when the cancel came: its threads,
+ * its atexit functions or its output were cut short, and it must not look as if all were well.
+ * Under python SIGTERM ends the process then; a SIGINT that finds it joining threads or in
+ * atexit leaves its status alone (Py_FinalizeEx()). */
+static void cut_short(subhost_interp *interp, subhost_outcome *outcome, char **detail)
+{
+    if (outcome->kind != SUBHOST_RETURNED && outcome->kind != SUBHOST_EXITED)
+        return;
+    outcome->kind = SUBHOST_CANCELLED;
+    outcome->code = 1;
+    outcome->status = subhost__cancel_status(interp->cancel.reason);
+    if (!*detail)
+        *detail = strdup(subhost__reason_name(interp->cancel.reason));
+}
+
 void subhost__program_run(subhost_interp *interp, subhost_task *task,
                           subhost_outcome *outcome, char **detail)
 {
@@ -687,6 +725,7 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     Py_XDECREF(result);
     pthread_mutex_lock(&interp->lock);
     bool ours = subhost__interp_enter(interp, INTERP_FINISHING);
+    bool was_cancelled = atomic_load(&interp->cancel.requested);
     pthread_mutex_unlock(&interp->lock);
     task->anew = exception && is_refused_module(interp, task, exception);
     if (task->anew)
@@ -708,9 +747,7 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
     } else {
         finish(interp, "finish");
     }
-    int flushed = flush_stream("stdout", true);
-    flushed |= flush_stream("stderr", false);
-    /* What a cancel has cut short is told by its own status. */
+    int flushed = flush_streams(interp);
     if (flushed < 0 && !atomic_load(&interp->cancel.requested))
         outcome->status = STATUS_FLUSH_FAILED;
     flush_stdio(interp, task);
@@ -726,6 +763,10 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
             /* As timeout(1): whatever it made of it, its time was up. */
             outcome->kind = SUBHOST_TIMED_OUT;
             outcome->status = 124;
+        } else if (!task->is_call && !task->worker &&
+                   (flushed < 0 || (!was_cancelled &&
+                                    interp->cancel.reason != SUBHOST_BY_SIGINT))) {
+            cut_short(interp, outcome, detail);
         }
     }
 }

@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """How a program ends: sys.exit, uncaught exceptions, atexit, threads, finalisers. Output,
 traceback and status are python's to the byte."""
+import contextlib
+import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import equal, main, ok, same, script, subhost, test
+from tap import SUBHOST, equal, main, ok, python, same, script, spawn, subhost, test
 
 
 @test
@@ -112,6 +116,8 @@ def syntax_errors(tmp):
     same(tmp / "latin.py", name="a source that is not UTF-8", status=1)
     (tmp / "coding.py").write_bytes(b"# coding: klingon\nprint(1)\n")
     same(tmp / "coding.py", name="a source with an unknown coding", status=1)
+    same("-c", "# coding: latin-1\nprint(ascii('\xe9'))", name="-c has no coding of its own",
+         status=0)
     (tmp / "old.pyc").write_bytes(b"\0" * 40)
     same(tmp / "old.pyc", name="a .pyc of no python", status=1)
 
@@ -242,6 +248,43 @@ atexit.register(late)
 
 
 @test
+def cut_short(tmp):
+    """A signal behind the last line: its work is not done, so its status is not 0."""
+    waits = {
+        "joined": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
+                  "print('ready', flush=True)",
+        "in atexit": "import atexit, time\natexit.register(time.sleep, 60)\n"
+                     "print('ready', flush=True)",
+        "after sys.exit(3)": "import atexit, sys, time\natexit.register(time.sleep, 60)\n"
+                             "print('ready', flush=True)\nsys.exit(3)",
+    }
+    for name, code in waits.items():
+        for isolation in "interpreter", "process":
+            with spawn([SUBHOST, "run", "--isolation", isolation, "-c", code]) as it:
+                it.wait_for("ready")
+                time.sleep(0.2)
+                it.signal(signal.SIGTERM)
+                result = it.finish(20)
+            equal(result.status, 143, f"{isolation}: SIGTERM while a thread is {name}", result=result)
+    for isolation in "interpreter", "process":
+        for signo, status in (signal.SIGTERM, 143), (signal.SIGINT, 130):
+            reading, writing = os.pipe()
+            os.set_blocking(writing, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(writing, bytes(1))
+            os.set_blocking(writing, True)
+            with spawn([SUBHOST, "run", "--isolation", isolation, "-c", "print('lost')"],
+                       stdout=writing) as it:
+                time.sleep(0.5)
+                it.signal(signo)
+                result = it.finish(20)
+            equal((result.status, result.err), (status, ""),
+                  f"{isolation}: {signo.name} while nobody reads what is flushed", result=result)
+            os.close(reading), os.close(writing)
+
+
+@test
 def debris(tmp):
     """A program may leave anything behind; the end still comes, with its own status."""
     file = script(tmp, """
@@ -315,6 +358,25 @@ def files_left_open(tmp):
     same("-c", "import sys, io\nout = io.TextIOWrapper(sys.stdout.buffer)\n"
                "def function(): return out\nprint('first')\nout.write('second')",
          name="a second way to standard output", status=0)
+    replaced = {
+        "another": "print(1); sys.stdout = sys.stderr",
+        "None": "print(1); sys.stdout = None",
+        "deleted": "print(1); del sys.stdout",
+        "redirected and not put back": "print(1); sys.stdout = io.StringIO()",
+        "written to later": "out = sys.stdout; sys.stdout = None; out.write('1')",
+        "a tee that does not flush": "class Tee:\n    def write(self, text): out.write(text)\n"
+                                     "    def flush(self): pass\n"
+                                     "out = sys.stdout; sys.stdout = Tee(); print(1)",
+        "closed": "print(1); sys.stdout.close(); sys.stdout = sys.stderr",
+        "a descriptor that is gone": "print(1); sys.stdout = sys.stderr; os.close(1)",
+    }
+    for name, code in replaced.items():
+        args = "-c", "import io, os, sys\n" + code
+        theirs = python(*args)
+        for isolation in "interpreter", "process":
+            mine = subhost("run", "--isolation", isolation, *args)
+            equal((mine.out, mine.err, mine.status), (theirs.out, theirs.err, theirs.status),
+                  f"{isolation}: standard output is {name}: as python")
     blocks = ("import os\nreading, writing = os.pipe()\nfile = os.fdopen(writing, 'wb', 1 << 20)\n"
               "file.write(bytes(1 << 19))\ndef function(): return file")
     for isolation in "interpreter", "process":

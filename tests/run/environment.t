@@ -81,6 +81,9 @@ def locales(tmp):
              "os.system('echo \"$LC_CTYPE\"')", env=env, name=f"LC_ALL={locale}: coercion")
         same("-c", "import sys; print(ascii(sys.argv))", b"\xff\xc3\xa9", env=env,
              name=f"LC_ALL={locale}: argv", status=0)
+        same("-c", "print(ascii('\xe9'))", env=env, name=f"LC_ALL={locale}: the source of -c",
+             status=0)
+    same(b"-c", b"print('\xff')", env={"LC_ALL": "C"}, name="-c that is no text", status=1)
     env = dict.fromkeys(("LC_ALL", "LC_CTYPE", "LANG"))
     same("-c", SHOW, env=env, name="no locale at all", status=0)
     same("-c", "import locale\nprint(locale.setlocale(locale.LC_ALL))\n"
