@@ -87,6 +87,10 @@ static void on_end(subhost_task *task, void *data)
                    "abandoned\n",
                    subhost_task_name(task));
     }
+    if (outcome.kind == SUBHOST_KILLED && !crashed && outcome.code == SIGKILL)
+        output_say("subhost: %s could not be interrupted within the grace period and was "
+                   "killed\n",
+                   subhost_task_name(task));
     if (!run->recycle && subhost_recycle_wanted(run->host)) {
         run->recycle = true;
         output_say("subhost: quarantine.limit is reached: this process should be "

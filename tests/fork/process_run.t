@@ -216,7 +216,8 @@ def forever(depth):
         except BaseException: pass
 forever(20)
 """)
-    ok(result.status == 137 and not left and 0.8 <= result.seconds < 0.8 + PROMPT,
+    ok(result.status == 137 and not left and 0.8 <= result.seconds < 0.8 + PROMPT and
+       result.last == "subhost: -c could not be interrupted within the grace period and was killed",
        "who is deaf to it is killed: 137", result=result, left=left)
 
 
