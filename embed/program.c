@@ -298,8 +298,7 @@ static PyObject *run_code(const subhost_task *task, PyObject *dict)
     const char *utf8 = source ? PyUnicode_AsUTF8(source) : NULL;
     if (source && !utf8)
         PySys_FormatStderr("Unable to decode the command from the command line:\n");
-    PyCompilerFlags flags = {PyCF_SOURCE_IS_UTF8 | PyCF_IGNORE_COOKIE,
-                             PY_MINOR_VERSION};
+    PyCompilerFlags flags = {PyCF_SOURCE_IS_UTF8 | PyCF_IGNORE_COOKIE, PY_MINOR_VERSION};
     PyObject *code =
         utf8 ? Py_CompileStringFlags(utf8, "<string>", Py_file_input, &flags) : NULL;
     PyObject *done = code ? subhost__prelude_call(task->interp, "register_command",
@@ -764,8 +763,8 @@ void subhost__program_run(subhost_interp *interp, subhost_task *task,
             outcome->kind = SUBHOST_TIMED_OUT;
             outcome->status = 124;
         } else if (!task->is_call && !task->worker &&
-                   (flushed < 0 || (!was_cancelled &&
-                                    interp->cancel.reason != SUBHOST_BY_SIGINT))) {
+                   (flushed < 0 ||
+                    (!was_cancelled && interp->cancel.reason != SUBHOST_BY_SIGINT))) {
             cut_short(interp, outcome, detail);
         }
     }

@@ -1,5 +1,6 @@
 /* Tasks: what was submitted, its outcome, and the one terminal event. */
 #define _GNU_SOURCE
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,6 +91,9 @@ static subhost_task *make_task(subhost_interp *interp, const char *name,
         subhost_task_release(task);
         return NULL;
     }
+    for (char *c = task->name; *c; c++)
+        if (iscntrl((unsigned char)*c))
+            *c = '?';
     pthread_mutex_lock(&interp->host->lock);
     task->id = ++interp->host->next_task;
     pthread_mutex_unlock(&interp->host->lock);

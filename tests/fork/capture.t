@@ -68,6 +68,16 @@ def names_of_tasks(tmp):
         for word in ("alpha", "beta"):
             ok(re.search(rf"^.*{word}-name.*said {word}$", result.out, re.M),
                f"a task's name is on its line, {isolation}", result=result)
+    script(tmp, """
+        import subhost, sys
+        def speak(): print("said")
+        if __name__ == "__main__":
+            with subhost.open_nursery() as nursery:
+                nursery.start(speak, name="two\\nlines\\x1b[1m", isolation=sys.argv[1])
+    """, "control.py")
+    for isolation in ISOLATIONS:
+        equal(subhost("run", "--capture", tmp / "control.py", isolation).out, "two?lines?[1m: said\n",
+              f"{isolation}: a name is one line, without control characters")
     # What did not go through sys.stdout can only be a process's.
     for what in ("raw", "child"):
         ok(re.search(rf"^.*alpha-name.*{what} alpha$", result.out, re.M),
