@@ -12,6 +12,7 @@
 
 #include "module.h"
 
+#include <alloca.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@ struct subhost_callback {
     struct native_call *call;  /* the one that it was lent to, or NULL */
     const struct signature *signature;
     bool owns_signature;
-    bool numbers;         /* and nothing else: no way but that of numbers below */
+    bool numbers;         /* a few, and nothing else: no way but that of numbers below */
     void *closure, *code; /* libffi's */
 };
 
@@ -182,7 +183,7 @@ static PyObject *call_python(const subhost_callback *callback,
                              void **args)
 {
     const struct signature *s = callback->signature;
-    PyObject *values[1 + SIG_MAX_PARAMS];
+    PyObject **values = alloca((1 + s->n_params) * sizeof *values);
     size_t n = 0;
     for (size_t i = 0; i < s->n_params; i++) {
         if (s->params[i].type.kind == SIG_LEN)
@@ -206,10 +207,14 @@ static PyObject *call_python(const subhost_callback *callback,
 
 /* ---- numbers ---------------------------------------------------------------------- */
 
-/* Most callbacks have numbers alone, and many are called a million times, as qsort()'s. What
+/* Most callbacks have a few numbers alone, and many are called a million times, as qsort()'s. What
  * these need of the above is no more than this. */
-static bool has_only_numbers(const struct signature *s)
+enum { FEW = 8 };
+
+static bool has_a_few_numbers(const struct signature *s)
 {
+    if (s->n_params > FEW)
+        return false;
     for (size_t i = 0; i < s->n_params; i++)
         if (s->params[i].way != SIG_VALUE || s->params[i].type.kind > SIG_BOOL)
             return false;
@@ -234,7 +239,7 @@ static PyObject *call_with_numbers(const subhost_callback *callback, PyObject *c
                                    void **args)
 {
     const struct signature *s = callback->signature;
-    PyObject *values[1 + SIG_MAX_PARAMS], *result = NULL;
+    PyObject *values[1 + FEW], *result = NULL;
     size_t n = 0;
     while (n < s->n_params && (values[1 + n] = number(s->params[n].type.kind, args[n])))
         n++;
@@ -364,7 +369,7 @@ static bool run(const subhost_callback *callback, void *result, void **args)
     PyObject *outer = PyErr_GetRaisedException();
     struct held held = {0};
     bool ok = false;
-    if (hold(callback, &held))
+    if (subhost__stack_has_room("a callback") && hold(callback, &held))
         ok = invoke(callback, &held.types, held.callable, result, args);
     if (PyErr_Occurred())
         pass_on(callback, call, held.callable);
@@ -385,7 +390,8 @@ static void run_lent(const subhost_callback *callback, struct native_call *call,
         bool attach = call->released && !PyThreadState_GetUnchecked();
         if (attach)
             PyEval_RestoreThread(call->tstate);
-        ok = invoke(callback, &callback->types, callback->callable, result, args);
+        ok = subhost__stack_has_room("a callback") &&
+             invoke(callback, &callback->types, callback->callable, result, args);
         if (!ok)
             call->exception = PyErr_GetRaisedException();
         if (attach)
@@ -474,7 +480,7 @@ static subhost_callback *make(subhost_interp *interp, const struct signature *si
     subhost__interp_ref(interp);
     callback->signature = signature;
     callback->owns_signature = owns_signature;
-    callback->numbers = has_only_numbers(signature);
+    callback->numbers = has_a_few_numbers(signature);
     callback->closure = ffi_closure_alloc(sizeof(ffi_closure), &callback->code);
     if (!callback->closure ||
         ffi_prep_closure_loc(callback->closure, (ffi_cif *)&signature->cif, enter,

@@ -274,11 +274,12 @@ static PyObject *module_open_nursery(PyObject *module, PyObject *ignored)
 }
 
 /* What nursery.py adds to the module, once somebody asks for it (PEP 562). */
+static const char *const lazy[] = {"RemoteError", "Nursery",          "NurseryTask",
+                                   "Outcome",     "_RemoteTraceback", "_restore",
+                                   "_view"};
+
 static PyObject *module_getattr(PyObject *module, PyObject *arg)
 {
-    static const char *const lazy[] = {"RemoteError", "Nursery",          "NurseryTask",
-                                       "Outcome",     "_RemoteTraceback", "_restore",
-                                       "_view"};
     struct module_state *state = state_of(module);
     const char *name = PyUnicode_AsUTF8(arg);
     if (!name)
@@ -290,10 +291,30 @@ static PyObject *module_getattr(PyObject *module, PyObject *arg)
     return NULL;
 }
 
+/* What is there, and the public ones of what would be made. */
+static PyObject *module_dir(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    struct module_state *state = state_of(module);
+    PyObject *names = PySet_New(PyModule_GetDict(module));
+    for (size_t i = 0; names && state->interp && i < ARRAY_LENGTH(lazy); i++) {
+        if (*lazy[i] == '_')
+            continue;
+        PyObject *name = PyUnicode_FromString(lazy[i]);
+        if (!name || PySet_Add(names, name) < 0)
+            Py_CLEAR(names);
+        Py_XDECREF(name);
+    }
+    PyObject *list = names ? PySequence_List(names) : NULL;
+    Py_XDECREF(names);
+    return list;
+}
+
 static PyMethodDef module_methods[] = {
     {"open_nursery", module_open_nursery, METH_NOARGS,
      "A context manager in which tasks are started; it is left when all have ended."},
     {"__getattr__", module_getattr, METH_O, NULL},
+    {"__dir__", module_dir, METH_NOARGS, NULL},
     {"current", module_current, METH_NOARGS, "The task that runs here."},
     {"cancel_requested", module_cancel_requested, METH_NOARGS,
      "True from the moment in which the task's cancel was asked for."},

@@ -4,6 +4,7 @@
  *   native_module.c  subhost.native of one interpreter, and its types
  *   native_call.c    a call from Python to C
  *   native_value.c   values from Python to C and back
+ *   native_stack.c   whether the thread's stack has room for a call
  *   callback.c       function pointers that call Python */
 #ifndef SUBHOST_NATIVE_H
 #define SUBHOST_NATIVE_H
@@ -65,6 +66,37 @@ struct bound {
 };
 /* The method that is the best one for a signature. */
 PyCFunction subhost__native_method(const struct signature *signature);
+
+/* native_stack.c */
+#if PY_VERSION_HEX < 0x030E0000
+/* On the path of every call: no function of the dynamic linker's for it. */
+extern _Thread_local struct native_stack {
+    uintptr_t end;  /* the lowest address of the calling thread's stack */
+    size_t reserve; /* what is to be left above it; 0: the end is unknown */
+} subhost__native_stack __attribute__((tls_model("initial-exec")));
+
+/* No, too, when C code has moved to a stack of its own: of that nothing is known. */
+static inline bool subhost__stack_is_near_end(void)
+{
+    char here;
+    return (uintptr_t)&here - subhost__native_stack.end < subhost__native_stack.reserve;
+}
+
+bool subhost__stack_look_closer(const char *what);
+#endif
+
+/* False with RecursionError when too little of the calling thread's C stack is left for
+ * `what`. GIL held. CPython 3.14 and later look at the stack themselves, wherever a Python
+ * function is entered. */
+static inline bool subhost__stack_has_room(const char *what)
+{
+#if PY_VERSION_HEX < 0x030E0000
+    return !subhost__stack_is_near_end() || subhost__stack_look_closer(what);
+#else
+    (void)what;
+    return true;
+#endif
+}
 
 /* native_value.c. Messages begin with what `where` says. */
 struct where {

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "native.h"
 
+#include <alloca.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,25 +116,48 @@ static int arrange(const struct bound *bound, PyObject *const *args, size_t n,
 
 /* ---- the memory of a call --------------------------------------------------------- */
 
-enum { SMALL_FRAME = 768 };
+/* Enough for most signatures, and no more: calls nest through callbacks, and of a thread's
+ * stack much is taken by what is between them. */
+enum { SMALL_MEMORY = 512 };
 
 /* What one call holds while it lasts. */
 struct work {
     const struct bound *bound;
     const struct signature *s;
-    char *frame; /* slots and stores; `small` or malloc'ed */
-    void *values[SIG_MAX_PARAMS];
-    size_t n_values;
-    ffi_type *more_types[SIG_MAX_PARAMS]; /* of a variadic call */
-    uint64_t more[SIG_MAX_PARAMS];
-    Py_buffer buffers[SIG_MAX_PARAMS];
+    char *memory; /* slots and stores, and behind them the arrays below */
+    Py_buffer *buffers;
     size_t n_buffers; /* held */
-    subhost_callback *functions[SIG_MAX_PARAMS];
+    void **values;
+    size_t n_values;
+    subhost_callback **functions;
     size_t n_functions;
-    subhost_buffer *held[SIG_MAX_PARAMS];
+    subhost_buffer **held;
     size_t n_held;
-    char small[SMALL_FRAME] __attribute__((aligned(16)));
+    ffi_type **types; /* of a variadic call */
+    uint64_t *more;   /* and its values behind '...' */
 };
+
+/* The parts of a call's memory; `n_more` arguments stand behind '...'. */
+static size_t size_of_memory(const struct signature *s, size_t n_more)
+{
+    size_t n_pointers = s->n_params + s->n_functions + s->n_held;
+    if (s->variadic)
+        n_pointers += s->n_params + 2 * n_more;
+    return s->frame_size + (s->n_buffers + n_more) * sizeof(Py_buffer) +
+           n_pointers * sizeof(void *) + n_more * sizeof(uint64_t);
+}
+
+static void divide_memory(struct work *w, size_t n_more)
+{
+    const struct signature *s = w->s;
+    w->buffers = (Py_buffer *)(void *)(w->memory + s->frame_size);
+    w->more = (uint64_t *)(void *)(w->buffers + s->n_buffers + n_more);
+    w->values = (void **)(void *)(w->more + n_more);
+    w->functions = (subhost_callback **)(w->values + s->n_params + n_more);
+    w->held = (subhost_buffer **)(w->functions + s->n_functions);
+    w->types = (ffi_type **)(w->held + s->n_held);
+    w->n_values = w->n_buffers = w->n_functions = w->n_held = 0;
+}
 
 static void finish(struct work *w)
 {
@@ -146,8 +170,6 @@ static void finish(struct work *w)
         subhost_buffer_release(w->held[--w->n_held]);
     while (w->n_buffers > 0)
         PyBuffer_Release(&w->buffers[--w->n_buffers]);
-    if (w->frame != w->small)
-        free(w->frame);
 }
 
 /* ---- from Python ------------------------------------------------------------------ */
@@ -220,7 +242,7 @@ static int take_function(struct work *w, const struct sig_param *param,
 static int take_param(struct work *w, const struct sig_param *param,
                       PyObject *const *args)
 {
-    void *slot = w->frame + param->slot, *store = w->frame + param->store;
+    void *slot = w->memory + param->slot, *store = w->memory + param->store;
     struct where where = {w->bound->binding->name, param->number, param->name};
     PyObject *object = param->number ? args[param->number - 1] : NULL;
     if (param->way != SIG_VALUE) {
@@ -264,7 +286,7 @@ static int take_more(struct work *w, size_t number, PyObject *object)
     const struct sig_type *type = NULL;
     void *address;
     const char *tag;
-    uint64_t *to = &w->more[w->n_values];
+    uint64_t *to = &w->more[number - 1 - w->s->n_arguments];
     ffi_type *ffi = &ffi_type_pointer;
     *to = 0;
     if (PyFloat_Check(object))
@@ -278,12 +300,12 @@ static int take_more(struct work *w, size_t number, PyObject *object)
     if (type == &integer && PyObject_RichCompareBool(object, Py_False, Py_GT) == 1)
         type = &big; /* above the largest i64, too */
     w->values[w->n_values] = to;
-    w->more_types[w->n_values++] = ffi;
+    w->types[w->n_values++] = ffi;
     if (type)
         return subhost__value_from_python(type, &where, &w->bound->types, object, to);
     if (Py_IsNone(object))
         return 0;
-    if (PyObject_CheckBuffer(object) && w->n_buffers < SIG_MAX_PARAMS) {
+    if (PyObject_CheckBuffer(object)) {
         Py_buffer *view = &w->buffers[w->n_buffers];
         if (subhost__value_buffer(&buffer, &where, object, view) < 0)
             return -1;
@@ -302,17 +324,13 @@ static int take_all(struct work *w, PyObject *const *args, size_t n)
 {
     const struct signature *s = w->s;
     for (size_t i = 0; i < s->n_params; i++) {
-        w->values[i] = w->frame + s->params[i].slot;
+        w->values[i] = w->memory + s->params[i].slot;
         if (take_param(w, &s->params[i], args) < 0)
             return -1;
     }
     w->n_values = s->n_params;
-    if (n - s->n_arguments > SIG_MAX_PARAMS - s->n_params) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %d arguments",
-                     w->bound->binding->name, SIG_MAX_PARAMS);
-        return -1;
-    }
-    memcpy(w->more_types, s->ffi_params, s->n_params * sizeof *s->ffi_params);
+    if (s->variadic)
+        memcpy(w->types, s->ffi_params, s->n_params * sizeof *s->ffi_params);
     for (size_t i = s->n_arguments; i < n; i++)
         if (take_more(w, i + 1, args[i]) < 0)
             return -1;
@@ -364,33 +382,36 @@ static int check_error(const struct work *w, const char *result, int number)
     return -1;
 }
 
+/* What the next out-parameter from `*i` on has. */
+static PyObject *next_out(const struct work *w, size_t *i)
+{
+    const struct sig_param *param = &w->s->params[*i];
+    while (param->way != SIG_OUT && param->way != SIG_INOUT)
+        param++;
+    *i = (size_t)(param - w->s->params) + 1;
+    return subhost__value_to_python(&param->type, &w->bound->types,
+                                    w->memory + param->store);
+}
+
 /* The result, or what the out-parameters have, or a tuple of all. */
 static PyObject *make_result(const struct work *w, const char *result)
 {
     const struct signature *s = w->s;
-    const struct sig_type *types[SIG_MAX_PARAMS + 1];
-    const void *from[SIG_MAX_PARAMS + 1];
-    size_t n = 0;
-    if (s->result.kind != SIG_VOID && s->error != SIG_NONZERO) {
-        types[n] = &s->result;
-        from[n++] = result;
-    }
-    for (size_t i = 0; i < s->n_params && s->n_results > 0; i++) {
-        const struct sig_param *param = &s->params[i];
-        if (param->way != SIG_OUT && param->way != SIG_INOUT)
-            continue;
-        types[n] = &param->type;
-        from[n++] = w->frame + param->store;
-    }
+    bool itself = s->result.kind != SIG_VOID && s->error != SIG_NONZERO;
+    size_t n = itself + s->n_results, i = 0;
     if (n == 0)
         Py_RETURN_NONE;
     if (n == 1)
-        return subhost__value_to_python(types[0], &w->bound->types, from[0]);
+        return itself ? subhost__value_to_python(&s->result, &w->bound->types, result)
+                      : next_out(w, &i);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n);
-    for (size_t i = 0; tuple && i < n; i++) {
-        PyObject *value = subhost__value_to_python(types[i], &w->bound->types, from[i]);
+    for (size_t at = 0; tuple && at < n; at++) {
+        PyObject *value =
+            at == 0 && itself
+                ? subhost__value_to_python(&s->result, &w->bound->types, result)
+                : next_out(w, &i);
         if (value)
-            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, value);
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)at, value);
         else
             Py_CLEAR(tuple);
     }
@@ -414,7 +435,7 @@ static void free_result(const struct signature *s, const char *result)
 static PyObject *perform(struct work *w, ffi_cif *cif)
 {
     const struct signature *s = w->s;
-    char *result = w->frame + s->result_slot;
+    char *result = w->memory + s->result_slot;
     struct native_call call;
     begin(&call, s->keep_gil);
     for (size_t i = 0; i < w->n_functions; i++)
@@ -437,33 +458,45 @@ static PyObject *perform(struct work *w, ffi_cif *cif)
     return object;
 }
 
+static PyObject *convert_and_perform(struct work *w, PyObject *const *args, size_t n)
+{
+    const struct signature *s = w->s;
+    ffi_cif variadic, *cif = (ffi_cif *)&s->cif;
+    if (take_all(w, args, n) < 0)
+        return NULL;
+    if (s->variadic) {
+        cif = &variadic;
+        if (ffi_prep_cif_var(cif, FFI_DEFAULT_ABI, (unsigned)s->n_params,
+                             (unsigned)w->n_values, s->result.ffi, w->types) != FFI_OK) {
+            PyErr_Format(PyExc_RuntimeError, "%s(): libffi does not support this call",
+                         w->bound->binding->name);
+            return NULL;
+        }
+    }
+    return perform(w, cif);
+}
+
 /* `args` are as many as the signature has, or more of a variadic function. */
 static PyObject *call_any(const struct bound *bound, PyObject *const *args, size_t n)
 {
     const struct signature *s = bound->binding->signature;
-    struct work w;
-    w.bound = bound;
-    w.s = s;
-    w.n_values = w.n_buffers = w.n_functions = w.n_held = 0;
-    w.frame = s->frame_size <= SMALL_FRAME ? w.small : malloc(s->frame_size);
-    if (!w.frame)
+    size_t n_more = n - s->n_arguments;
+    if (n_more > SIG_MAX_PARAMS - s->n_params)
+        return PyErr_Format(PyExc_TypeError, "%s() takes at most %d arguments",
+                            bound->binding->name, SIG_MAX_PARAMS);
+    if (!subhost__stack_has_room(bound->binding->name))
+        return NULL;
+    char small[SMALL_MEMORY] __attribute__((aligned(16)));
+    size_t size = size_of_memory(s, n_more);
+    struct work w = {.bound = bound, .s = s};
+    w.memory = size <= sizeof small ? small : malloc(size);
+    if (!w.memory)
         return PyErr_NoMemory();
-    PyObject *object = NULL;
-    ffi_cif variadic, *cif = (ffi_cif *)&s->cif;
-    int converted = take_all(&w, args, n);
-    if (converted == 0 && s->variadic) {
-        cif = &variadic;
-        if (ffi_prep_cif_var(cif, FFI_DEFAULT_ABI, (unsigned)s->n_params,
-                             (unsigned)w.n_values, s->result.ffi,
-                             w.more_types) != FFI_OK) {
-            PyErr_Format(PyExc_RuntimeError, "%s(): libffi does not support this call",
-                         bound->binding->name);
-            converted = -1;
-        }
-    }
-    if (converted == 0)
-        object = perform(&w, cif);
+    divide_memory(&w, n_more);
+    PyObject *object = convert_and_perform(&w, args, n);
     finish(&w);
+    if (w.memory != small)
+        free(w.memory);
     return object;
 }
 
@@ -473,7 +506,7 @@ static PyObject *method_any(PyObject *self, PyObject *const *args, Py_ssize_t n,
     const struct bound *bound = (struct bound *)self;
     const struct signature *s = bound->binding->signature;
     if (kwnames && PyTuple_GET_SIZE(kwnames) > 0) {
-        PyObject *arranged[SIG_MAX_PARAMS];
+        PyObject **arranged = alloca(s->n_arguments * sizeof *arranged);
         if (arrange(bound, args, (size_t)n, kwnames, arranged) < 0)
             return NULL;
         return call_any(bound, arranged, s->n_arguments);

@@ -424,6 +424,8 @@ static bool check_param(struct parser *p, const char *start, struct signature *s
         param->extra = s->n_buffers++;
     if (kind == SIG_FN)
         param->extra = s->n_functions++;
+    if (kind == SIG_BUFFER)
+        s->n_held++;
     return true;
 }
 

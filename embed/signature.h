@@ -108,7 +108,7 @@ struct signature {
     size_t n_arguments;  /* those that Python passes */
     size_t n_positional; /* the first so many of these have no names to be passed by */
     size_t n_results;    /* parameters that Python gets back */
-    size_t n_buffers, n_functions;
+    size_t n_buffers, n_functions, n_held; /* parameters: BUF, FN, BUFFER */
     bool variadic;
     bool keep_gil;
     bool free_result;

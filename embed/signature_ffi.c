@@ -79,6 +79,7 @@ int subhost__signature_prepare(struct signature *s, subhost_error **err)
     /* libffi widens small integers to a register. */
     size_t size = s->result.ffi->size;
     s->result_slot = room(s, size < sizeof(ffi_arg) ? sizeof(ffi_arg) : size);
+    room(s, 0); /* a call puts more behind it, aligned as well */
     /* That of a variadic function is prepared at each call. */
     ffi_status status = ffi_prep_cif(&s->cif, FFI_DEFAULT_ABI, (unsigned)s->n_params,
                                      s->result.ffi, s->ffi_params);

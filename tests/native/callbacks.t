@@ -5,6 +5,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from natives import library, run_with
+from nurseries import each
 from tap import equal, main, ok, test
 
 LIBRARY = library("callbacks")
@@ -169,6 +170,44 @@ def sorting(folder):
         native.qsort(numbers, len(numbers), 4, lambda a, b: (a > b) - (a < b))
         print(numbers.tolist() == wanted)
         """, ["True", "True"], "-n", "2")
+
+
+@test
+@each
+def recursion(folder, isolation):
+    """Through a bound function and its callback; under `python` ctypes gets as far."""
+    program = """
+        import array, sys, threading
+        depth = 0
+        def compare(a, b):
+            global depth
+            depth += 1
+            native.qsort(array.array("i", [2, 1]), 2, 4, compare)
+            return 0
+        def recurse():
+            global depth
+            depth = 0
+            reason = error(compare, 0, 0)
+            print(reason.startswith("RecursionError: "), end=" ")
+            return depth, reason
+        """
+    prints("ends at Python's limit", {"libc.so.6": [QSORT]}, program + """
+        sys.setrecursionlimit(1500)
+        print(recurse()[0] > 1000)
+        """, ["True True"], "--isolation", isolation)
+    prints("ends before the C stack is full", {"libc.so.6": [QSORT]}, program + """
+        def check(least):
+            reached, reason = recurse()
+            print(reached > least, "stack" in reason.lower())
+        sys.setrecursionlimit(100_000)
+        for size, least in (256 << 10, 10), (1 << 20, 100):
+            threading.stack_size(size)
+            thread = threading.Thread(target=check, args=[least])
+            thread.start()
+            thread.join()
+        check(1000)
+        print(native.qsort(array.array("i", [2, 1]), 2, 4, lambda a, b: 0))
+        """, ["True True True"] * 3 + ["None"], "--isolation", isolation)
 
 
 @test

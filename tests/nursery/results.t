@@ -2,6 +2,7 @@
 # timeout: 180
 """Tasks of a nursery: what they return and raise, and what the nursery makes of it."""
 import pathlib
+import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
@@ -271,6 +272,14 @@ def arguments(folder):
     result = subhost("run", "-c", "import subhost\nprint(subhost.open_nursery.__doc__ != '', "
                      "subhost.RemoteError.__module__, hasattr(subhost, 'no_such'))")
     equal(result.out, "True subhost False\n", "names of the module", result=result)
+    guide = (pathlib.Path(__file__).resolve().parents[2] / "docs/guide.md").read_text()
+    table = guide.partition("`import subhost` gives:")[2].strip().partition("\n\n")[0]
+    documented = re.findall(r"^\| `(\w+)", table, re.MULTILINE)
+    for why, start in ("before they are made", ""), ("afterwards", "subhost.open_nursery();"):
+        result = subhost("run", "-c", f"import subhost; {start} print(*dir(subhost))")
+        names = result.out.split()
+        ok(len(documented) >= 8 and set(documented) <= set(names) and
+           len(names) == len(set(names)), f"dir() has those of the guide {why}", result=result)
 
 
 @test
