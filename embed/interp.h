@@ -630,6 +630,8 @@ char subhost__signal_initial(int signo);
  * under python: ask before, wait after. Any thread. */
 unsigned subhost__signals_routed(int signo);
 void subhost__signals_wait_routed(subhost_interp *interp, int signo, unsigned before);
+/* Whether it comes to the main loop; for a number that is no signal: false. Any thread. */
+bool subhost__signals_take(int signo);
 #define SUBHOST_KICK_SIGNAL SIGURG
 
 /* stacks.c */
