@@ -316,6 +316,7 @@ struct subhost_host {
     atomic_bool wake_pending;
     atomic_int wakers; /* that may be about to write to wake_fd */
     atomic_uint barrier_asked, barrier_done;
+    atomic_bool captures_ending;
     int64_t captures_resume_at; /* 0: none is paused */
     unsigned dispatching;       /* rounds that are under way, one inside another */
     int64_t timer_at;
@@ -356,6 +357,9 @@ void subhost__loop_wake(subhost_host *host);
 /* Waits until the main loop has been round once more, at most `timeout`: everything that
  * came before, signals too, has been looked at then. Any thread but the main one, no GIL. */
 void subhost__loop_barrier(subhost_host *host, int64_t timeout);
+/* Has the main loop hand on all that has been captured, and waits for that, at most `timeout`.
+ * Any thread but the main one, GIL or not, also from a signal handler. */
+void subhost__loop_finish_captures(subhost_host *host, int64_t timeout);
 int subhost__loop_open(subhost_host *host, subhost_error **err);
 void subhost__loop_close(subhost_host *host);
 
@@ -630,6 +634,8 @@ char subhost__signal_initial(int signo);
  * under python: ask before, wait after. Any thread. */
 unsigned subhost__signals_routed(int signo);
 void subhost__signals_wait_routed(subhost_interp *interp, int signo, unsigned before);
+/* Whether it comes to the main loop; for a number that is no signal: false. Any thread. */
+bool subhost__signals_take(int signo);
 #define SUBHOST_KICK_SIGNAL SIGURG
 
 /* stacks.c */

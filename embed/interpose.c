@@ -203,14 +203,55 @@ WRAP(int, connect, (int fd, const struct sockaddr *address, socklen_t length),
 
 /* ---- processes and files -------------------------------------------------------- */
 
+/* How long a child's end waits for a main loop that does not come. */
+#define WAIT_HEARD SUBHOST_MSEC(100)
+
+/* A signal to a whole process group, a Ctrl-C say, that has ended the child is sent to this
+ * process as well, and before the child can be found dead; but the main loop may still have to
+ * hear of it. So who waits looks first, and for such a child lets the loop do so: then the call
+ * is interrupted, and the child not reaped, as under python.
+ *
+ * 1: the call may be made; 0: there is nothing (WNOHANG); -1: EINTR. */
+static int look_for_child(const struct thread *self, idtype_t type, id_t id, int options)
+{
+    siginfo_t found = {0};
+    if (!self)
+        return 1;
+    if (real_waitid(type, id, &found, options | WNOWAIT) != 0)
+        return errno == EINTR ? -1 : 1; /* any other error is the call's */
+    if (found.si_pid == 0)
+        return 0;
+    int signo = found.si_code == CLD_EXITED ? found.si_status - 128 : 0;
+    if (found.si_code == CLD_KILLED || found.si_code == CLD_DUMPED)
+        signo = found.si_status;
+    if (!subhost__signals_take(signo))
+        return 1;
+    int saved_errno = errno;
+    subhost__loop_barrier(self->interp->host, WAIT_HEARD);
+    bool attention = atomic_load(&self->attention);
+    errno = attention ? EINTR : saved_errno;
+    return attention ? -1 : 1;
+}
+
+/* What the first argument of wait4() means to waitid(). */
+static idtype_t wait_type(pid_t pid)
+{
+    return pid == -1 ? P_ALL : pid > 0 ? P_PID : P_PGID;
+}
+static id_t wait_id(pid_t pid) { return (id_t)(pid >= 0 ? pid : -(long)pid); }
+
 /* A wait for any child passes by those that the forkserver thread has forked: the host waits
  * for them. One for such a child itself gets its status, and so does the host (pids.h). */
-static pid_t wait_for(pid_t pid, int *status, int options, struct rusage *usage)
+static pid_t wait_for(const struct thread *self, pid_t pid, int *status, int options,
+                      struct rusage *usage)
 {
     int found;
     pid_t child;
     bool own;
     do {
+        int seen = look_for_child(self, wait_type(pid), wait_id(pid), options | WEXITED);
+        if (seen <= 0)
+            return seen;
         child = real_wait4(pid, &found, options, usage);
         own = child > 0 &&
               (WIFEXITED(found) || WIFSIGNALED(found) ? subhost__pids_reaped(child, found)
@@ -221,13 +262,14 @@ static pid_t wait_for(pid_t pid, int *status, int options, struct rusage *usage)
     return child;
 }
 
-static int wait_for_id(idtype_t type, id_t id, siginfo_t *info, int options)
+static int wait_for_id(const struct thread *self, idtype_t type, id_t id, siginfo_t *info,
+                       int options)
 {
-    siginfo_t found = {0};
     bool any = type == P_ALL || type == P_PGID;
     for (;;) {
-        found.si_pid = 0;
-        int result = real_waitid(type, id, &found, options);
+        siginfo_t found = {0};
+        int seen = look_for_child(self, type, id, options);
+        int result = seen > 0 ? real_waitid(type, id, &found, options) : seen;
         pid_t child = result == 0 ? found.si_pid : 0;
         bool ended =
             child && (found.si_code == CLD_EXITED || found.si_code == CLD_KILLED ||
@@ -256,14 +298,14 @@ static int wait_for_id(idtype_t type, id_t id, siginfo_t *info, int options)
         INTERRUPTIBLE(type, call, END_WITH_ERRNO)                                        \
     }
 WRAP_WAIT(pid_t, waitpid, (pid_t pid, int *status, int options),
-          wait_for(pid, status, options, NULL))
-WRAP_WAIT(pid_t, wait, (int *status), wait_for(-1, status, 0, NULL))
+          wait_for(self, pid, status, options, NULL))
+WRAP_WAIT(pid_t, wait, (int *status), wait_for(self, -1, status, 0, NULL))
 WRAP_WAIT(pid_t, wait3, (int *status, int options, struct rusage *usage),
-          wait_for(-1, status, options, usage))
+          wait_for(self, -1, status, options, usage))
 WRAP_WAIT(pid_t, wait4, (pid_t pid, int *status, int options, struct rusage *usage),
-          wait_for(pid, status, options, usage))
+          wait_for(self, pid, status, options, usage))
 WRAP_WAIT(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options),
-          wait_for_id(type, id, info, options))
+          wait_for_id(self, type, id, info, options))
 WRAP(int, flock, (int fd, int operation), (fd, operation))
 WRAP(int, lockf64, (int fd, int operation, off64_t length), (fd, operation, length))
 WRAP(int, tcdrain, (int fd), (fd))

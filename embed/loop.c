@@ -122,6 +122,19 @@ void subhost__loop_barrier(subhost_host *host, int64_t timeout)
     pthread_mutex_unlock(&host->lock);
 }
 
+/* Polls, and takes no lock: the thread may be in a handler of a crash, or hold its GIL. */
+void subhost__loop_finish_captures(subhost_host *host, int64_t timeout)
+{
+    const struct timespec pause = {.tv_nsec = 10000};
+    int64_t deadline = subhost__now() + timeout;
+    atomic_store(&host->captures_ending, true);
+    unsigned ticket = atomic_fetch_add(&host->barrier_asked, 1) + 1;
+    subhost__loop_wake(host);
+    while ((int)(atomic_load(&host->barrier_done) - ticket) < 0 &&
+           subhost__now() < deadline)
+        nanosleep(&pause, NULL);
+}
+
 static void pass_barrier(subhost_host *host, unsigned asked)
 {
     if (asked == atomic_load(&host->barrier_done))
@@ -205,6 +218,18 @@ static int64_t tick(subhost_host *host)
     return next;
 }
 
+/* What has been captured when a program is about to end the process. */
+static void finish_captures(subhost_host *host)
+{
+    if (!atomic_exchange(&host->captures_ending, false))
+        return;
+    pthread_mutex_lock(&host->lock);
+    subhost_interp *interp = host->interps;
+    pthread_mutex_unlock(&host->lock);
+    for (; interp; interp = interp->next)
+        subhost__capture_finish(interp->capture);
+}
+
 /* Reads on where a reader was full. Returns when it wants to be called again. */
 static int64_t resume_captures(subhost_host *host)
 {
@@ -245,6 +270,7 @@ static int handle(subhost_host *host, bool *woken)
     at = resume_captures(host);
     if (at < next)
         next = at;
+    finish_captures(host);
     events += subhost__task_run_callbacks(host);
     reap(host);
     subhost__trail_write(host->trail);

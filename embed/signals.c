@@ -571,10 +571,15 @@ unsigned subhost__signals_routed(int signo)
     return signo > 0 && signo < SUBHOST_NSIG ? atomic_load(&routed[signo]) : 0;
 }
 
+bool subhost__signals_take(int signo)
+{
+    return signo > 0 && signo < SUBHOST_NSIG && signo != SUBHOST_KICK_SIGNAL &&
+           atomic_load(&taken[signo]);
+}
+
 void subhost__signals_wait_routed(subhost_interp *interp, int signo, unsigned before)
 {
-    if (signo < 1 || signo >= SUBHOST_NSIG || !atomic_load(&taken[signo]) ||
-        signo == SUBHOST_KICK_SIGNAL ||
+    if (!subhost__signals_take(signo) ||
         (atomic_load(&interp->signals_blocked) & SIGNAL_BIT(signo)))
         return;
     /* The main loop needs some 50 us and no GIL; a slow one is not waited for. */

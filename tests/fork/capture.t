@@ -111,6 +111,22 @@ def partial_lines(tmp):
 
 
 @test
+def ends_at_once(tmp):
+    """What has been flushed is not lost when the process ends past Python."""
+    for name, code in {"os._exit()": "os._exit(0)",
+                       "os._exit() in a thread":
+                           "threading.Thread(target=os._exit, args=(0,)).start()",
+                       "os.execv()": "os.execv('/bin/true', ['true'])",
+                       "os.execvp()": "os.execvp('true', ['true'])"}.items():
+        for isolation in ISOLATIONS:
+            results = [capture(isolation, "-c", "import os, threading\nprint('x' * 50_000)\n"
+                               f"print('the last', end='', flush=True)\n{code}") for _ in range(6)]
+            bad = [r for r in results
+                   if r.status != 0 or not r.out.rstrip("\n").endswith("the last")]
+            ok(not bad, f"{isolation}: {name}", bad=bad)
+
+
+@test
 def partial_lines_of_tasks(tmp):
     """The last line of a task, at any depth, and whoever ends right after it."""
     file = script(tmp, """

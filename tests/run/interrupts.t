@@ -2,6 +2,7 @@
 # timeout: 150
 """Ctrl-C and SIGTERM: KeyboardInterrupt and Cancelled at once, wherever the program waits; a
 grace period for cleanup, a second signal for the impatient."""
+import os
 import pathlib
 import signal
 import sys
@@ -177,6 +178,33 @@ def control_c_in_a_terminal(tmp):
             ok(result.status == 130 and time.monotonic() - sent_at < PROMPT
                and result.out.rstrip().endswith("KeyboardInterrupt"),
                f"Ctrl-C in {name}", result=result)
+
+
+@test
+def ends_what_is_waited_for(tmp):
+    """The terminal's Ctrl-C ends the child as well: the wait is interrupted all the same, by
+    KeyboardInterrupt, and does not first return."""
+    start = "import os, subprocess\np = subprocess.Popen(['sleep', '60'])\n" \
+            "print('ready', flush=True)\n"
+    for name, wait in {"Popen.wait()": "p.wait()",
+                       "os.waitid()": "os.waitid(os.P_ALL, 0, os.WEXITED)",
+                       "Popen.poll()": "while p.poll() is None: pass"}.items():
+        for options in ((), ("--isolation", "process"), ("--gil", "shared")):
+            results = []
+            for _ in range(6):
+                with hosted(*options, "-c", f"{start}{wait}\nprint('continued', flush=True)") as it:
+                    it.wait_for("ready")
+                    time.sleep(0.05)
+                    os.killpg(it.process.pid, INT)
+                    results.append(it.finish())
+            bad = [r for r in results if r.status != 130 or r.out != "ready\n"
+                   or r.last != "KeyboardInterrupt" or "Traceback" not in r.err]
+            ok(not bad, f"{' '.join([name, *options])}: interrupted, and the program does not go on",
+               bad=bad)
+    result = sent("import subprocess\np = subprocess.Popen(['sleep', '60'])\nready()\n"
+                  "try: p.wait()\nexcept KeyboardInterrupt: p.terminate(); print(p.wait())", INT)
+    equal((result.status, result.out), (0, "ready\n-15\n"),
+          "and where it does not end the child, that is still there", result=result)
 
 
 @test
