@@ -211,9 +211,12 @@ enum subhost_close_mode {
     SUBHOST_CLOSE_EXITING = 1,  /* the process ends right after: skip what it frees */
 };
 
-/* Cancels what still runs, ends the interpreters within `grace`, frees the host. With
- * abandoned interpreters CPython cannot be finalized: the host is freed as far as their
- * threads allow and SUBHOST_EQUARANTINED is returned; another one cannot be opened then.
+/* Cancels what still runs, ends the interpreters within `grace`, frees the host. A `grace` of
+ * SUBHOST_FOREVER waits for what they finalize, however long that takes; what is cancelled
+ * has its own grace period then. A SIGINT or SIGTERM that is taken meanwhile leaves all of
+ * them the policy's cancel.grace from then on. With abandoned interpreters CPython cannot be
+ * finalized: the host is freed as far as their threads allow and SUBHOST_EQUARANTINED is
+ * returned; another one cannot be opened then.
  *
  * `host` is not to be used afterwards, on other threads not meanwhile: functions that can fail
  * say SUBHOST_ESTATE, this one as well, at least until another one is opened. Handles of
