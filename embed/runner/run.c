@@ -33,7 +33,8 @@ struct run {
     bool recycle;       /* it was said that the process should be replaced */
     bool abandoned;     /* a thread is still in there: no orderly exit of the process */
     bool cancelled;     /* a program was, or passed its deadline */
-    int ended_by;       /* the first SIGINT or SIGTERM after the programs' end */
+    bool signalled;     /* a SIGINT or SIGTERM has begun the end */
+    int ended_by;       /* the one that came after the programs' end */
     int64_t hurried_at; /* since then their end has the grace period; 0: no limit */
 };
 
@@ -118,8 +119,9 @@ static void on_signal(subhost_host *host, const subhost_signal_event *event, voi
     /* The second one, while the first is being obeyed: at once, and without waiting for
      * anybody. */
     bool over = run->running == 0;
-    if ((event->waiting > 0 && event->cancelled == 0) || (over && run->ended_by))
+    if ((event->waiting > 0 && event->cancelled == 0) || (over && run->signalled))
         _exit(128 + event->signo);
+    run->signalled |= over || event->cancelled > 0;
     if (!over)
         return;
     run->ended_by = event->signo;
