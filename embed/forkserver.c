@@ -305,18 +305,24 @@ static void end_preload(struct forkserver *server)
     subhost__channel_drain_rest(interp);
 }
 
-static void preload(struct forkserver *server)
+/* Everything that is not the host's own: site, what the nursery imports after it, and what was
+ * asked for. `*rehearse`: a new reference, or NULL. */
+static void preload(struct forkserver *server, PyObject **rehearse)
 {
     const char *const *name = server->host->options.preload;
+    const subhost_policy *policy = server->host->policy;
     bool go_on = begin_preload(server);
+    if (go_on && ((subhost__policy_number(policy, POLICY_INTERPRETER_SITE) &&
+                   subhost__boot_site() < 0) ||
+                  !(*rehearse = subhost__nursery_get(server->main_interp, "rehearse"))))
+        describe_failure(server, "preparing the main interpreter");
     for (; go_on && name && *name && !server->failure[0]; name++) {
         PyObject *module = PyImport_ImportModule(*name);
         if (!module)
             describe_failure(server, *name);
         Py_XDECREF(module);
     }
-    if (go_on && !server->failure[0] &&
-        subhost__policing_preload(server->host->policy) < 0)
+    if (go_on && !server->failure[0] && subhost__policing_preload(policy) < 0)
         describe_failure(server, "interpreter.preload");
     end_preload(server);
 }
@@ -351,16 +357,12 @@ static void prepare_image(struct forkserver *server)
     interp->driver =
         pthread_self(); /* what is imported here takes this for the main thread */
     PyObject *rehearse = NULL, *prepared = NULL;
-    const subhost_policy *policy = server->host->policy;
-    bool site = subhost__policy_number(policy, POLICY_INTERPRETER_SITE);
     if (subhost__signals_import() < 0 || subhost__module_boot(interp) < 0 ||
-        !(prepared = subhost__prelude_call(interp, "prepare_image", "()")) ||
-        (site && subhost__boot_site() < 0) ||
-        !(rehearse = subhost__nursery_get(interp, "rehearse")))
+        !(prepared = subhost__prelude_call(interp, "prepare_image", "()")))
         describe_failure(server, "preparing the main interpreter");
     Py_XDECREF(prepared);
     if (!server->failure[0])
-        preload(server);
+        preload(server, &rehearse);
     if (!server->failure[0])
         rehearse_call(interp, rehearse);
     Py_XDECREF(rehearse);

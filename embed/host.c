@@ -343,7 +343,7 @@ static bool quarantined(subhost_interp *interp)
 }
 
 /* Tells every interpreter to end: what waits is not begun, what runs is cancelled, within
- * our grace period and not its own. */
+ * our grace period and not its own, unless ours is without an end. */
 static void end_all(subhost_host *host, int64_t grace)
 {
     for (subhost_interp *interp = host->interps; interp; interp = interp->next) {
@@ -357,7 +357,8 @@ static void end_all(subhost_host *host, int64_t grace)
         subhost_task *task = interp->current;
         if (task) {
             subhost__task_ref(task);
-            task->grace = grace > 0 ? grace : 1;
+            if (grace != SUBHOST_FOREVER)
+                task->grace = grace > 0 ? grace : 1;
         }
         pthread_mutex_unlock(&interp->lock);
         if (task)
@@ -366,17 +367,34 @@ static void end_all(subhost_host *host, int64_t grace)
     }
 }
 
-/* Dispatches until every driver has left or was abandoned. */
-static int wait_all(subhost_host *host, int64_t deadline, subhost_error **err)
+/* When what ends within `grace` from now is not waited for any longer. */
+static int64_t end_of(int64_t grace)
+{
+    int64_t deadline = subhost__deadline(grace);
+    if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))
+        deadline += SUBHOST_MSEC(50);
+    return deadline;
+}
+
+void subhost__host_hurry(subhost_host *host)
+{
+    int64_t until = end_of(subhost__policy_number(host->policy, POLICY_CANCEL_GRACE));
+    if (until < host->close_until)
+        host->close_until = until;
+}
+
+/* Dispatches until every driver has left or was abandoned, or it is host->close_until, which
+ * a signal brings nearer. */
+static int wait_all(subhost_host *host, subhost_error **err)
 {
     for (;;) {
         bool waiting = false;
         for (subhost_interp *interp = host->interps; interp; interp = interp->next)
             waiting = waiting || (!gone(interp) && !quarantined(interp));
         int64_t now = subhost__now();
-        if (!waiting || now >= deadline)
+        if (!waiting || now >= host->close_until)
             return 0;
-        int code = subhost_dispatch(host, deadline - now, err);
+        int code = subhost_dispatch(host, host->close_until - now, err);
         if (code < 0)
             return code;
     }
@@ -412,15 +430,15 @@ static void note_close(subhost_host *host)
 static int end_interps(subhost_host *host, int64_t grace, unsigned *left,
                        subhost_error **err)
 {
+    host->close_until = end_of(grace);
     subhost__pools_stop(host);
     subhost__forkserver_hurry(host);
     end_all(host, grace);
-    int64_t deadline = subhost__deadline(grace);
-    if (deadline < SUBHOST_FOREVER - SUBHOST_MSEC(100))
-        deadline += SUBHOST_MSEC(50);
-    int code = wait_all(host, deadline, err);
-    if (!code && kill_processes(host))
-        code = wait_all(host, subhost__now() + SUBHOST_MSEC(1000), err);
+    int code = wait_all(host, err);
+    if (!code && kill_processes(host)) {
+        host->close_until = subhost__now() + SUBHOST_MSEC(1000);
+        code = wait_all(host, err);
+    }
     if (code)
         return code;
     *left = !subhost__forkserver_stop(host, subhost__now() + STOP_TIMEOUT);

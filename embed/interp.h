@@ -297,6 +297,8 @@ struct subhost_host {
     subhost_task *live;                /* calls that have not ended, no references */
     unsigned next_serial, next_task;
     bool closing, exiting;
+    int64_t
+        close_until; /* while it closes: interpreters have so long to end; the main thread's */
     subhost_stats stats;
 
     subhost_pool *pools; /* the main thread's */
@@ -333,6 +335,9 @@ bool subhost__is_here(pid_t home);
 int subhost__refuse_copy(pid_t home, const char *function, subhost_error **err);
 int subhost__host_refuse(const subhost_host *host, const char *function,
                          subhost_error **err);
+/* A signal while the host closes: what has not ended has the policy's grace period from now on.
+ * Main thread. */
+void subhost__host_hurry(subhost_host *host);
 void subhost__host_ref(subhost_host *host);
 void subhost__host_unref(subhost_host *host);
 /* In a forked child: makes the host as new, without interpreters, for the calling thread as

@@ -530,6 +530,8 @@ static void route(subhost_host *host, int signo)
     for (unsigned serial = 0; (interp = oldest_after(list, serial));
          serial = interp->serial)
         route_to(interp, cancels, &event);
+    if (cancels && host->closing)
+        subhost__host_hurry(host);
     if (host->options.take_signals && signo == SIGUSR1 && !event.handled &&
         subhost__policy_number(host->policy, POLICY_SIGNALS_STACKS))
         subhost__stacks_request(host, STDERR_FILENO);

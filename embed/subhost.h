@@ -211,19 +211,23 @@ enum subhost_close_mode {
     SUBHOST_CLOSE_EXITING = 1,  /* the process ends right after: skip what it frees */
 };
 
-/* Cancels what still runs, ends the interpreters within `grace`, frees the host. With
- * abandoned interpreters CPython cannot be finalized: the host is freed as far as their
- * threads allow and SUBHOST_EQUARANTINED is returned; another one cannot be opened then.
+/* Cancels what still runs, ends the interpreters within `grace`, frees the host. A `grace` of
+ * SUBHOST_FOREVER waits for what they finalize, however long that takes; what is cancelled
+ * has its own grace period then. A SIGINT or SIGTERM that is taken meanwhile leaves all of
+ * them the policy's cancel.grace from then on. With abandoned interpreters CPython cannot be
+ * finalized: the host is freed as far as their threads allow and SUBHOST_EQUARANTINED is
+ * returned; another one cannot be opened then.
  *
- * `host` is not to be used afterwards, on other threads not meanwhile: functions that can fail
- * say SUBHOST_ESTATE, this one as well, at least until another one is opened. Handles of
- * interpreters, tasks and callbacks are valid until they are given back, on every thread, also
- * while the host closes: a task tells its outcome, and what is submitted or sent is refused
- * with SUBHOST_ESTATE. Not in a callback of the host's (on_end, on_signal, on_output,
+ * `host` is not to be used afterwards, on other threads not meanwhile: functions that can
+ * fail say SUBHOST_ESTATE, this one as well, at least until another one is opened. Handles of
+ * interpreters, tasks and callbacks are valid until they are given back, on every thread,
+ * also while the host closes: a task tells its outcome, and what is submitted or sent is
+ * refused with SUBHOST_ESTATE. Not in a callback of the host's (on_end, on_signal, on_output,
  * on_done), which is SUBHOST_ESTATE. Main thread, no GIL, blocks up to `grace` plus 100 ms,
  * and half a second more where the trail's file takes nothing. What the first fork still
- * preloads is left by KeyboardInterrupt; C code in it that does not return is left behind like
- * an abandoned interpreter, for which close waits a second and a half more. */
+ * imports, site or what is preloaded, is left by KeyboardInterrupt; C code in it that does
+ * not return is left behind like an abandoned interpreter, for which close waits a second and
+ * a half more. */
 SUBHOST_API int subhost_close(subhost_host *host, enum subhost_close_mode mode,
                               int64_t grace, subhost_error **err);
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What a trail that is a slow pipe has, at the end, to take what has been noted. */
@@ -27,11 +28,22 @@ struct run {
     subhost_task **tasks;
     subhost_interp *only; /* the one worker's */
     int running;
-    int status;     /* of the first worker that failed */
-    int failed;     /* workers that did not end with 0 */
-    bool recycle;   /* it was said that the process should be replaced */
-    bool abandoned; /* a thread is still in there: no orderly exit of the process */
+    int status;         /* of the first worker that failed */
+    int failed;         /* workers that did not end with 0 */
+    bool recycle;       /* it was said that the process should be replaced */
+    bool abandoned;     /* a thread is still in there: no orderly exit of the process */
+    bool cancelled;     /* a program was, or passed its deadline */
+    bool signalled;     /* a SIGINT or SIGTERM has begun the end */
+    int ended_by;       /* the one that came after the programs' end */
+    int64_t hurried_at; /* since then their end has the grace period; 0: no limit */
 };
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
 
 /* ---- before anything is started ------------------------------------------------- */
 
@@ -77,6 +89,7 @@ static void on_end(subhost_task *task, void *data)
     subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     subhost_task_wait(task, 0, &outcome, NULL);
     run->running--;
+    run->cancelled |= outcome.cancel_reason >= 0;
     /* One program's end is our status. Of several it says neither which nor how many. */
     bool crashed = outcome.kind == SUBHOST_KILLED && outcome.cancel_reason < 0;
     if (outcome.kind == SUBHOST_FAILED || (crashed && run->options->workers > 1))
@@ -103,12 +116,21 @@ static void on_end(subhost_task *task, void *data)
 
 static void on_signal(subhost_host *host, const subhost_signal_event *event, void *data)
 {
-    (void)host, (void)data;
+    struct run *run = data;
+    (void)host;
+    if (event->signo != SIGINT && event->signo != SIGTERM)
+        return;
     /* The second one, while the first is being obeyed: at once, and without waiting for
      * anybody. */
-    if (event->waiting > 0 && event->cancelled == 0 &&
-        (event->signo == SIGINT || event->signo == SIGTERM))
+    bool over = run->running == 0;
+    if ((event->waiting > 0 && event->cancelled == 0) || (over && run->signalled))
         _exit(128 + event->signo);
+    run->signalled |= over || event->cancelled > 0;
+    if (!over)
+        return;
+    run->ended_by = event->signo;
+    if (!run->hurried_at)
+        run->hurried_at = now();
 }
 
 /* ---- the end -------------------------------------------------------------------- */
@@ -252,6 +274,29 @@ static bool is_true(subhost_policy *policy, const char *key)
     return value && strcmp(value, "true") == 0;
 }
 
+/* Ends the interpreters. What they finalize has the time that it takes, as with python; after
+ * a cancel, or a signal meanwhile, the grace period. False: threads run on in there. */
+static bool close_host(struct run *run, bool failed, int *status)
+{
+    int64_t grace = run->abandoned ? 0 : run->grace;
+    if (run->cancelled || run->abandoned || failed)
+        run->hurried_at = now();
+    bool orderly = subhost_close(run->host, SUBHOST_CLOSE_EXITING,
+                                 run->hurried_at ? grace : SUBHOST_FOREVER, NULL) == 0;
+    /* Sooner it is left behind for its daemon threads, which are of no account. */
+    bool cut = !orderly && !run->abandoned && run->hurried_at &&
+               now() - run->hurried_at >= run->grace;
+    if (cut)
+        output_say(
+            "subhost: an interpreter could not be ended within the grace period and "
+            "was abandoned\n");
+    if (run->ended_by)
+        *status = 128 + run->ended_by;
+    else if (cut && *status == 0)
+        *status = STATUS_KILLED;
+    return orderly;
+}
+
 static int run_under(subhost_policy *policy, const struct options *options)
 {
     struct run run = {.options = options, .policy = policy};
@@ -263,6 +308,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
     host_options.policy = policy;
     host_options.take_signals = 1;
     host_options.on_signal = on_signal;
+    host_options.on_signal_data = &run;
     if (is_true(policy, "output.capture"))
         host_options.on_output = output_line;
     if (subhost_open(&host_options, &run.host, &err))
@@ -290,9 +336,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
     for (int worker = 0; worker < options->workers; worker++)
         subhost_task_release(run.tasks[worker]);
     free(run.tasks);
-    err = NULL;
-    bool orderly = subhost_close(run.host, SUBHOST_CLOSE_EXITING,
-                                 run.abandoned ? 0 : run.grace, &err) == 0;
+    bool orderly = close_host(&run, code != 0, &status);
     /* Of a run that was cut short the end is near: its output gets the grace period. */
     bool cut_short = status >= STATUS_TIMED_OUT;
     if (!output_finish(cut_short ? run.grace : 0) && status == 0)
@@ -300,7 +344,6 @@ static int run_under(subhost_policy *policy, const struct options *options)
     bool flushed = output_flush();
     if (!flushed && status == 0)
         status = STATUS_FLUSH_FAILED;
-    subhost_error_free(err);
     /* Threads that cannot be stopped run on: exit() would take the ground from under them. And
      * it would wait for a reader that there may never be. */
     if (!orderly || !flushed)

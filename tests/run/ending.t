@@ -10,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from tap import SUBHOST, equal, main, ok, python, same, script, spawn, subhost, test
+from tap import SUBHOST, equal, hosted, main, ok, python, same, script, spawn, subhost, test
 
 
 @test
@@ -245,6 +245,57 @@ def late():
         print(error)
 atexit.register(late)
 """, name="no new thread at shutdown")
+
+
+SLOW = """
+    import time
+    class Slow:
+        def __del__(self, open=open, clock=time.monotonic, sleep=time.sleep, print=print):
+            print("ending", flush=True)
+            end = clock() + {0}
+            while clock() < end: sleep(0.01)
+            with open("written", "w") as file: file.write("x")
+    x = Slow()
+"""
+
+
+@test
+def slow_finalizers(tmp):
+    """They have their time, whatever the grace period is, unless somebody is in a hurry."""
+    written = tmp / "written"
+    brief = script(tmp, SLOW.format(1), "brief.py")
+    endless = script(tmp, SLOW.format(300), "endless.py")
+    late = script(tmp, SLOW.format(300) + "    time.sleep(300)\n", "late.py")
+    cut = "subhost: an interpreter could not be ended within the grace period and was abandoned"
+    for workers in "1", "2":
+        result = subhost("run", "--workers", workers, "--grace", "100ms", brief, cwd=tmp)
+        equal((result.status, result.err, written.exists()), (0, "", True),
+              f"{workers}: what is finalized has its time", result=result)
+        written.unlink(missing_ok=True)
+    for number, status in (signal.SIGINT, 130), (signal.SIGTERM, 143):
+        with hosted("--grace", "200ms", endless, cwd=tmp) as it:
+            it.wait_for("ending")
+            it.signal(number)
+            result = it.finish(15)
+        equal((result.status, result.last), (status, cut), f"{number}: has the grace period",
+              result=result)
+        with hosted("--grace", "60s", endless, cwd=tmp) as it:
+            it.wait_for("ending")
+            it.signal(number)
+            time.sleep(0.2)
+            it.signal(number)
+            result = it.finish(15)
+        equal((result.status, result.err), (status, ""), f"{number}: the second is at once",
+              result=result)
+    with hosted("--grace", "60s", brief, cwd=tmp) as it:
+        it.wait_for("ending")
+        it.signal(signal.SIGTERM)
+        result = it.finish(15)
+    equal((result.status, result.err, written.exists()), (143, "", True),
+          "what ends within the grace period ends", result=result)
+    result = subhost("run", "--timeout", "200ms", "--grace", "200ms", late, cwd=tmp)
+    equal((result.status, result.last), (124, cut), "after a deadline: the grace period",
+          result=result)
 
 
 @test

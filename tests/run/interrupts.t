@@ -226,4 +226,35 @@ def several_workers(tmp):
               "SIGINT interrupts every worker", result=result)
 
 
+@test
+def before_the_program(tmp):
+    """While the interpreter is made, of which site and a preload can make a long affair."""
+    slow = "import time\nprint('making', flush=True)\ntime.sleep(300)\n"
+    script(tmp, slow, "site/sitecustomize.py")
+    script(tmp, slow, "modules/slow_module.py")
+    path = {"site": str(tmp / "site"), "preload": str(tmp / "modules")}
+    more = {"site": [], "preload": ["--set", "interpreter.preload=slow_module"]}
+    for isolation in "interpreter", "process":
+        for what in path:
+            for number, status in (INT, 130), (TERM, 143):
+                options = ["--isolation", isolation, *more[what], "-c", "print('program')"]
+                name = f"{isolation}, {what}, {number.name}"
+                with hosted("--grace", "60s", *options, env={"PYTHONPATH": path[what]}) as it:
+                    it.wait_for("making")
+                    it.signal(number)
+                    if isolation == "interpreter":
+                        time.sleep(0.2)
+                        it.signal(number)
+                    result = it.finish(15)
+                equal((result.status, result.out), (status, "making\n"),
+                      f"{name}: " + ("the second is at once" if isolation == "interpreter"
+                                     else "what is prepared for it is left"), result=result)
+            with hosted("--grace", "200ms", *options, env={"PYTHONPATH": path[what]}) as it:
+                it.wait_for("making")
+                it.signal(INT)
+                result = it.finish(15)
+            equal((result.status, result.out), (130, "making\n"),
+                  f"{isolation}, {what}: has the grace period", result=result)
+
+
 main()
