@@ -28,14 +28,12 @@ struct run {
     subhost_task **tasks;
     subhost_interp *only; /* the one worker's */
     int running;
-    int status;         /* of the first worker that failed */
-    int failed;         /* workers that did not end with 0 */
-    bool recycle;       /* it was said that the process should be replaced */
-    bool abandoned;     /* a thread is still in there: no orderly exit of the process */
-    bool cancelled;     /* a program was, or passed its deadline */
-    bool signalled;     /* a SIGINT or SIGTERM has begun the end */
-    int ended_by;       /* the one that came after the programs' end */
-    int64_t hurried_at; /* since then their end has the grace period; 0: no limit */
+    int status;     /* of the first worker that failed */
+    int failed;     /* workers that did not end with 0 */
+    bool recycle;   /* it was said that the process should be replaced */
+    bool abandoned; /* a thread is still in there: no orderly exit of the process */
+    bool signalled; /* a SIGINT or SIGTERM has begun the end */
+    int ended_by;   /* the one that came after the programs' end */
 };
 
 static int64_t now(void)
@@ -89,7 +87,6 @@ static void on_end(subhost_task *task, void *data)
     subhost_outcome outcome = SUBHOST_OUTCOME_INIT;
     subhost_task_wait(task, 0, &outcome, NULL);
     run->running--;
-    run->cancelled |= outcome.cancel_reason >= 0;
     /* One program's end is our status. Of several it says neither which nor how many. */
     bool crashed = outcome.kind == SUBHOST_KILLED && outcome.cancel_reason < 0;
     if (outcome.kind == SUBHOST_FAILED || (crashed && run->options->workers > 1))
@@ -126,11 +123,8 @@ static void on_signal(subhost_host *host, const subhost_signal_event *event, voi
     if ((event->waiting > 0 && event->cancelled == 0) || (over && run->signalled))
         _exit(128 + event->signo);
     run->signalled |= over || event->cancelled > 0;
-    if (!over)
-        return;
-    run->ended_by = event->signo;
-    if (!run->hurried_at)
-        run->hurried_at = now();
+    if (over)
+        run->ended_by = event->signo;
 }
 
 /* ---- the end -------------------------------------------------------------------- */
@@ -274,26 +268,19 @@ static bool is_true(subhost_policy *policy, const char *key)
     return value && strcmp(value, "true") == 0;
 }
 
-/* Ends the interpreters. What they finalize has the time that it takes, as with python; after
- * a cancel, or a signal meanwhile, the grace period. False: threads run on in there. */
-static bool close_host(struct run *run, bool failed, int *status)
+/* Ends the interpreters. What they finalize, flushes among it, has the grace period: a reader
+ * that takes nothing would hold it for ever. False: threads run on in there. */
+static bool close_host(struct run *run, int *status)
 {
-    int64_t grace = run->abandoned ? 0 : run->grace;
-    if (run->cancelled || run->abandoned || failed)
-        run->hurried_at = now();
-    bool orderly = subhost_close(run->host, SUBHOST_CLOSE_EXITING,
-                                 run->hurried_at ? grace : SUBHOST_FOREVER, NULL) == 0;
+    int64_t grace = run->abandoned ? 0 : run->grace, start = now();
+    bool orderly = subhost_close(run->host, SUBHOST_CLOSE_EXITING, grace, NULL) == 0;
     /* Sooner it is left behind for its daemon threads, which are of no account. */
-    bool cut = !orderly && !run->abandoned && run->hurried_at &&
-               now() - run->hurried_at >= run->grace;
-    if (cut)
+    if (!orderly && !run->abandoned && now() - start >= grace)
         output_say(
             "subhost: an interpreter could not be ended within the grace period and "
             "was abandoned\n");
     if (run->ended_by)
         *status = 128 + run->ended_by;
-    else if (cut && *status == 0)
-        *status = STATUS_KILLED;
     return orderly;
 }
 
@@ -336,7 +323,7 @@ static int run_under(subhost_policy *policy, const struct options *options)
     for (int worker = 0; worker < options->workers; worker++)
         subhost_task_release(run.tasks[worker]);
     free(run.tasks);
-    bool orderly = close_host(&run, code != 0, &status);
+    bool orderly = close_host(&run, &status);
     /* Of a run that was cut short the end is near: its output gets the grace period. */
     bool cut_short = status >= STATUS_TIMED_OUT;
     if (!output_finish(cut_short ? run.grace : 0) && status == 0)

@@ -261,17 +261,19 @@ SLOW = """
 
 @test
 def slow_finalizers(tmp):
-    """They have their time, whatever the grace period is, unless somebody is in a hurry."""
+    """They have the grace period, and when that was too short it is said."""
     written = tmp / "written"
     brief = script(tmp, SLOW.format(1), "brief.py")
     endless = script(tmp, SLOW.format(300), "endless.py")
     late = script(tmp, SLOW.format(300) + "    time.sleep(300)\n", "late.py")
     cut = "subhost: an interpreter could not be ended within the grace period and was abandoned"
     for workers in "1", "2":
-        result = subhost("run", "--workers", workers, "--grace", "100ms", brief, cwd=tmp)
+        result = subhost("run", "--workers", workers, "--grace", "10s", brief, cwd=tmp)
         equal((result.status, result.err, written.exists()), (0, "", True),
               f"{workers}: what is finalized has its time", result=result)
         written.unlink(missing_ok=True)
+    result = subhost("run", "--grace", "200ms", endless, cwd=tmp)
+    equal((result.status, result.last), (0, cut), "that it was too short is said", result=result)
     for number, status in (signal.SIGINT, 130), (signal.SIGTERM, 143):
         with hosted("--grace", "200ms", endless, cwd=tmp) as it:
             it.wait_for("ending")
