@@ -22,7 +22,7 @@ static int flushed(int status)
 
 static int main_run(int argc, char **argv)
 {
-    struct options options;
+    static struct options options; /* with what it owns as long as the process */
     int status = options_parse_run(argc, argv, &options);
     if (status)
         return status;
@@ -45,7 +45,7 @@ static int main_audit(int argc, char **argv)
 
 static int main_map(int argc, char **argv)
 {
-    struct map_options options;
+    static struct map_options options; /* with what it owns as long as the process */
     int status = map_parse(argc, argv, &options);
     if (status)
         return status;
