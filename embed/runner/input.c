@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "input.h"
 
+#include "clock.h"
 #include "run.h"
 
 #include <errno.h>
@@ -11,21 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * SUBHOST_MSEC(1000) + time.tv_nsec;
-}
 
 /* More to read, or its end; false with errno. */
 static bool wait_for_more(int fd, int64_t deadline)
 {
     for (;;) {
-        int64_t left = deadline ? deadline - now() : -1;
+        int64_t left = deadline ? deadline - clock_now() : -1;
         if (deadline && left <= 0) {
             errno = ETIMEDOUT;
             return false;
@@ -73,7 +66,8 @@ int input_read(const char *path, int64_t timeout, char **result)
     const char *name = path ? path : "standard input";
     size_t size = 0;
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
-    char *text = fd < 0 ? NULL : read_all(fd, timeout > 0 ? now() + timeout : 0, &size);
+    char *text =
+        fd < 0 ? NULL : read_all(fd, timeout > 0 ? clock_now() + timeout : 0, &size);
     int error = errno;
     if (path && fd >= 0)
         close(fd);

@@ -343,14 +343,14 @@ static int start_thread(pthread_t *thread, void *(*function)(void *), struct map
 static bool run(struct map *map)
 {
     bool show = isatty(STDERR_FILENO);
-    int64_t started_at = map_now(), shown_at = started_at, leave_at = 0;
+    int64_t started_at = clock_now(), shown_at = started_at, leave_at = 0;
     struct pollfd ready[2] = {{.fd = subhost_fd(map->host), .events = POLLIN},
                               {.fd = map->done_fd, .events = POLLIN}};
     subhost_error *err = NULL;
     while (!atomic_load(&map->all_written)) {
         if (ended_by && !leave_at)
-            leave_at = map_now() + map->grace;
-        if (leave_at && map_now() >= leave_at)
+            leave_at = clock_now() + map->grace;
+        if (leave_at && clock_now() >= leave_at)
             return false;
         if (poll(ready, 2, show || ended_by ? PROGRESS_INTERVAL_MS : -1) < 0 &&
             errno != EINTR)
@@ -360,8 +360,8 @@ static bool run(struct map *map)
             subhost_error_free(err);
             err = NULL;
         }
-        if (show && map_now() - shown_at >= SUBHOST_MSEC(PROGRESS_INTERVAL_MS)) {
-            shown_at = map_now();
+        if (show && clock_now() - shown_at >= SUBHOST_MSEC(PROGRESS_INTERVAL_MS)) {
+            shown_at = clock_now();
             map_progress(map, started_at, false);
         }
     }

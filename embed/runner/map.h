@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "clock.h"
 #include "fds.h"
 #include "json.h"
 #include "options.h"
@@ -108,6 +109,5 @@ bool map_is_standard_input(const char *name);
 
 /* map_progress.c: a line on a terminal; `last`: and its end. */
 void map_progress(const struct map *map, int64_t started_at, bool last);
-int64_t map_now(void);
 
 #endif

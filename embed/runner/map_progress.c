@@ -5,17 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BAR_WIDTH 24
-
-int64_t map_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 static int terminal_width(void)
 {
@@ -51,7 +43,7 @@ static double fraction(const struct map *map)
 void map_progress(const struct map *map, int64_t started_at, bool last)
 {
     char bar[BAR_WIDTH + 1], left[32] = "", text[256], taken[32];
-    double seconds = (double)(map_now() - started_at) / 1e9;
+    double seconds = (double)(clock_now() - started_at) / 1e9;
     uint64_t written = atomic_load(&map->written), failed = atomic_load(&map->failed);
     double rate = seconds > 0 ? (double)written / seconds : 0, part = fraction(map);
     int full = part < 0 ? 0 : (int)(part * BAR_WIDTH);

@@ -206,7 +206,7 @@ static void note_lost(struct writer *writer, const subhost_outcome *outcome)
     bool abandoned =
         outcome->status == STATUS_KILLED &&
         (outcome->kind == SUBHOST_TIMED_OUT || outcome->kind == SUBHOST_ABANDONED);
-    writer->lost_at = abandoned && map->one_gil ? map_now() : 0;
+    writer->lost_at = abandoned && map->one_gil ? clock_now() : 0;
 }
 
 /* Whoever could run would have ended by now. */
@@ -216,8 +216,8 @@ static void check_lost(struct writer *writer)
     if (!writer->lost_at)
         return;
     if (writer->done + atomic_load(&map->skip) >= atomic_load(&map->lines))
-        writer->lost_at = map_now(); /* nobody has anything to do */
-    else if (map_now() - writer->lost_at > map->timeout + map->grace + LOST_PATIENCE)
+        writer->lost_at = clock_now(); /* nobody has anything to do */
+    else if (clock_now() - writer->lost_at > map->timeout + map->grace + LOST_PATIENCE)
         map_fail(map, STATUS_FAILED,
                  "an item that cannot be interrupted keeps the GIL that all share: use "
                  "--isolation process");

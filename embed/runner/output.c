@@ -5,6 +5,7 @@
  * reads is kept up to a limit, and then dropped and counted. */
 #define _GNU_SOURCE
 #include "output.h"
+#include "clock.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -13,7 +14,6 @@
 #include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define QUEUE_MAX ((size_t)16 << 20)
@@ -38,13 +38,6 @@ struct queue {
 
 static struct queue queues[2];
 static int64_t last_patience = LAST_PATIENCE; /* what is left of it */
-
-static int64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 static void append(struct queue *queue, const char *text, size_t size)
 {
@@ -127,8 +120,8 @@ int output_line(subhost_host *host, const subhost_output *output, void *data)
     }
     write_some(queue, output->stream);
     if (!queue->full_since)
-        queue->full_since = now();
-    if (now() - queue->full_since >= PATIENCE || queue->size >= 2 * QUEUE_MAX) {
+        queue->full_since = clock_now();
+    if (clock_now() - queue->full_since >= PATIENCE || queue->size >= 2 * QUEUE_MAX) {
         queue->dropped++;
         return SUBHOST_OUTPUT_TAKEN;
     }
@@ -143,15 +136,15 @@ static size_t left_over(void) { return queues[0].size + queues[1].size; }
  * left. */
 static bool write_until(int64_t deadline, int64_t patience)
 {
-    int64_t taken_at = now();
+    int64_t taken_at = clock_now();
     for (size_t before = left_over(); output_write(); before = left_over()) {
         if (left_over() < before)
-            taken_at = now();
+            taken_at = clock_now();
         struct pollfd ready[2] = {
             {.fd = queues[0].size > 0 ? STDOUT_FILENO : -1, .events = POLLOUT},
             {.fd = queues[1].size > 0 ? STDERR_FILENO : -1, .events = POLLOUT}};
         int64_t end = taken_at + patience < deadline ? taken_at + patience : deadline;
-        int64_t left = end - now();
+        int64_t left = end - clock_now();
         if (left <= 0 || poll(ready, 2, (int)(left / 1000000 + 1)) == 0)
             return false;
     }
@@ -161,9 +154,9 @@ static bool write_until(int64_t deadline, int64_t patience)
 /* The runner's own lines, for what is left of the last patience. */
 static void write_last(void)
 {
-    int64_t start = now();
+    int64_t start = clock_now();
     write_until(start + last_patience, last_patience);
-    last_patience -= now() - start;
+    last_patience -= clock_now() - start;
 }
 
 void output_say(const char *format, ...)
@@ -189,7 +182,7 @@ bool output_finish(int64_t limit)
 {
     bool complete = true;
     if (queues[0].captured || queues[1].captured)
-        write_until(limit ? now() + limit : INT64_MAX, PATIENCE);
+        write_until(limit ? clock_now() + limit : INT64_MAX, PATIENCE);
     for (int i = 0; i < 2; i++) {
         if (!queues[i].captured || (!queues[i].error && !queues[i].size))
             continue;
@@ -213,10 +206,10 @@ static bool flush_now(FILE *stream)
     if (__fpending(stream) == 0)
         return true;
     struct pollfd ready = {.fd = fileno(stream), .events = POLLOUT};
-    int64_t start = now();
+    int64_t start = clock_now();
     bool can =
         poll(&ready, 1, last_patience > 0 ? (int)(last_patience / 1000000) : 0) > 0;
-    last_patience -= now() - start;
+    last_patience -= clock_now() - start;
     if (!can || ftrylockfile(stream) != 0)
         return false;
     fflush_unlocked(stream);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "run.h"
 
+#include "clock.h"
 #include "input.h"
 #include "output.h"
 #include "policy.h"
@@ -14,7 +15,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* What a trail that is a slow pipe has, at the end, to take what has been noted. */
@@ -35,13 +35,6 @@ struct run {
     bool signalled; /* a SIGINT or SIGTERM has begun the end */
     int ended_by;   /* the one that came after the programs' end */
 };
-
-static int64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 /* ---- before anything is started ------------------------------------------------- */
 
@@ -272,10 +265,10 @@ static bool is_true(subhost_policy *policy, const char *key)
  * that takes nothing would hold it for ever. False: threads run on in there. */
 static bool close_host(struct run *run, int *status)
 {
-    int64_t grace = run->abandoned ? 0 : run->grace, start = now();
+    int64_t grace = run->abandoned ? 0 : run->grace, start = clock_now();
     bool orderly = subhost_close(run->host, SUBHOST_CLOSE_EXITING, grace, NULL) == 0;
     /* Sooner it is left behind for its daemon threads, which are of no account. */
-    if (!orderly && !run->abandoned && now() - start >= grace)
+    if (!orderly && !run->abandoned && clock_now() - start >= grace)
         output_say(
             "subhost: an interpreter could not be ended within the grace period and "
             "was abandoned\n");
